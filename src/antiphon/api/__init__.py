@@ -1,0 +1,1 @@
+"""The HTTP side: paths, bodies, headers. It asks the engine, and knows no model, tool or store."""

@@ -1,0 +1,129 @@
+"""/v1/models, /health, and /openapi.json: what is really served, described from the routes and the wire types."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from antiphon import __version__
+from antiphon.api.http import Call, Served, send_value
+from antiphon.core.ports import ModelCard
+from antiphon.engine.engine import Engine
+from antiphon.wire.events import HostedStatus, TaggedEvent
+from antiphon.wire.request import CreateResponse
+from antiphon.wire.resources import ErrorBody, Health
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    object: str = "list"
+    data: list[ModelCard]
+
+
+class _Meta(Struct, frozen=True):
+    engine: Engine
+
+    async def models(self, call: Call) -> None:
+        await send_value(call.send, ModelList(data=await self.engine.models()))
+
+    async def model(self, call: Call) -> None:
+        await send_value(call.send, await self.engine.model(call.path("model")))
+
+
+async def _health(call: Call) -> None:
+    await send_value(call.send, Health(version=__version__))
+
+
+def routes(engine: Engine) -> list[Served]:
+    it = _Meta(engine)
+    return [
+        Served(method="GET", path="/v1/models", endpoint=it.models, summary="List models", gives=ModelList),
+        Served(
+            method="GET",
+            path="/v1/models/{model:path}",
+            endpoint=it.model,
+            summary="Retrieve a model",
+            gives=ModelCard,
+        ),
+        Served(
+            method="GET",
+            path="/health",
+            endpoint=_health,
+            summary="Whether the server is up",
+            gives=Health,
+            needs_key=False,
+        ),
+    ]
+
+
+def description(served: Sequence[Served]) -> Served:
+    """The route of /openapi.json, which describes `served`; made when it is first asked for."""
+    document: list[dict[str, Any]] = []
+
+    async def endpoint(call: Call) -> None:
+        if not document:
+            document.append(openapi(served))
+        await send_value(call.send, document[0])
+
+    return Served(method="GET", path="/openapi.json", endpoint=endpoint, summary="This document", needs_key=False)
+
+
+# -- the document
+
+
+def openapi(served: Sequence[Served]) -> dict[str, Any]:
+    """OpenAPI 3.1 of the operations, with every wire type under components."""
+    kinds = [kind for one in served for kind in (one.takes, one.gives) if kind is not None]
+    kinds += [TaggedEvent, HostedStatus, ErrorBody]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    named = {str(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
+    _describe_input(components)
+    paths: dict[str, dict[str, Any]] = {}
+    for one in served:
+        paths.setdefault(one.path.replace(":path", ""), {})[one.method.lower()] = _operation(one, named)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "antiphon", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": named[str(one.gives)]} if one.gives else {}}
+    if one.streams:
+        events = [named[str(TaggedEvent)], named[str(HostedStatus)]]
+        content["text/event-stream"] = {"schema": {"anyOf": events}}
+    operation: dict[str, Any] = {
+        "summary": one.summary,
+        "operationId": one.endpoint.__name__.strip("_") + one.path.replace("/", "_").replace("{", "").replace("}", ""),
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "default": {
+                "description": "An error",
+                "content": {"application/json": {"schema": named[str(ErrorBody)]}},
+            },
+        },
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)", one.path)
+    ] + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in one.query]
+    if parameters:
+        operation["parameters"] = parameters
+    if one.takes is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": named[str(one.takes)]}},
+        }
+    if one.needs_key:
+        operation["security"] = [{"key": []}, {}]
+    return operation
+
+
+def _describe_input(components: dict[str, Any]) -> None:
+    """The short forms that the codec writes out before types are checked."""
+    properties = components[CreateResponse.__name__]["properties"]
+    properties["input"] = {"anyOf": [{"type": "string"}, *properties["input"]["anyOf"]]}
+    properties["stop"] = {"anyOf": [{"type": "string"}, properties["stop"]]}

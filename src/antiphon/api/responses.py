@@ -1,0 +1,114 @@
+"""/v1/responses and what hangs under it."""
+
+from typing import Any, get_args
+
+from msgspec import Struct
+
+from antiphon.api.http import Call, Served, header_value, read_json, send_value
+from antiphon.api.stream import answer_streamed, answer_whole
+from antiphon.config import Limits
+from antiphon.core.ports import Order
+from antiphon.engine.engine import Engine
+from antiphon.errors import InvalidValue
+from antiphon.observe import log
+from antiphon.wire import codec
+from antiphon.wire.request import INCLUDABLE, CreateResponse
+from antiphon.wire.resources import DeletedResponse, ItemList
+from antiphon.wire.response import Response
+
+PAGE_DEFAULT, PAGE_MAX = 20, 100
+ORDERS = frozenset(get_args(Order))
+
+
+class _Responses(Struct, frozen=True):
+    engine: Engine
+    limits: Limits
+    strict: bool
+
+    async def create(self, call: Call) -> None:
+        body = await read_json(call.scope, call.receive, self.limits.body_bytes_max)
+        request, unknown = codec.decode_request(body, strict=self.strict)
+        run = await self.engine.create(call.project, request)
+        headers = {}
+        if unknown:
+            headers[b"antiphon-ignored-parameters"] = header_value(unknown)
+            log.warning("unknown parameters", response=run.id, parameters=unknown[:20])
+        if not request.stream:
+            await answer_whole(run, call.receive, call.send, headers)
+            return
+        options = request.stream_options
+        await answer_streamed(
+            run,
+            call.receive,
+            call.send,
+            headers,
+            include_usage=options is not None and options.include_usage,
+            first_byte_wait_s=self.limits.first_byte_wait_s,
+            keepalive_s=self.limits.keepalive_s,
+        )
+
+    async def retrieve(self, call: Call) -> None:
+        query = call.query()
+        _check_include(query.every("include"))
+        for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
+            query.refuse(name, default)
+        await send_value(call.send, await self.engine.retrieve(call.project, call.path("response_id")))
+
+    async def delete(self, call: Call) -> None:
+        response_id = call.path("response_id")
+        await self.engine.delete(call.project, response_id)
+        await send_value(call.send, DeletedResponse(id=response_id))
+
+    async def input_items(self, call: Call) -> None:
+        query = call.query()
+        _check_include(query.every("include"))
+        query.refuse("before")
+        order: Any = query.choice("order", "desc", ORDERS)
+        page = await self.engine.input_items(
+            call.project,
+            call.path("response_id"),
+            limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
+            order=order,
+            after=query.one("after"),
+        )
+        await send_value(call.send, ItemList.of(page.items, has_more=page.has_more))
+
+
+def _check_include(values: list[str]) -> None:
+    for value in values:
+        if value not in INCLUDABLE:
+            known = ", ".join(f"'{one}'" for one in sorted(INCLUDABLE))
+            raise InvalidValue(f"Invalid value: '{value[:64]}'. Supported values are: {known}.", param="include")
+
+
+def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
+    it = _Responses(engine, limits, strict)
+    one = "/v1/responses/{response_id}"
+    return [
+        Served(
+            method="POST",
+            path="/v1/responses",
+            endpoint=it.create,
+            summary="Create a response",
+            takes=CreateResponse,
+            gives=Response,
+            streams=True,
+        ),
+        Served(
+            method="GET",
+            path=one,
+            endpoint=it.retrieve,
+            summary="Retrieve a response, also one still running",
+            gives=Response,
+            query=("include",),
+        ),
+        Served(method="DELETE", path=one, endpoint=it.delete, summary="Delete a response", gives=DeletedResponse),
+        Served(
+            method="GET",
+            path=one + "/input_items",
+            endpoint=it.input_items,
+            summary="List the items a response was built from",
+            gives=ItemList,
+            query=("limit", "order", "after", "include"),
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""The thinking: pure. No I/O, no clock, no randomness, no asyncio."""

@@ -1,0 +1,74 @@
+"""Deltas: what a model may say. A vendor's keys are carried as they are; ids and indices are the builder's alone.
+
+`key` names the vendor's stream within one turn ("0" where a vendor has only one): deltas of one kind and key belong
+to one item. An adapter yields *batches* of deltas, one per network read, in the order the model said them, and ends
+every turn with exactly one Finish.
+"""
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from antiphon.wire.items import Annotation, Logprob
+from antiphon.wire.response import Usage
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Text(Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+    key: str = "0"
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class Refusal(Struct, frozen=True):
+    """A piece of a refusal."""
+
+    text: str
+    key: str = "0"
+
+
+class Thought(Struct, frozen=True):
+    """A piece of raw reasoning."""
+
+    text: str
+    key: str = "0"
+
+
+class Summary(Struct, frozen=True):
+    """A piece of a summary of reasoning; another `part` begins another summary part."""
+
+    text: str
+    key: str = "0"
+    part: int = 0
+
+
+class ToolCall(Struct, frozen=True):
+    """A piece of a call. The first piece of a key carries `name` (and `call_id` where the vendor has one).
+
+    `arguments` is the next fragment of the JSON document, verbatim; it may be empty.
+    """
+
+    key: str
+    arguments: str = ""
+    name: str | None = None
+    call_id: str | None = None
+
+
+class Annotate(Struct, frozen=True):
+    """An annotation of the text said last under `key`."""
+
+    annotation: Annotation
+    key: str = "0"
+
+
+class Finish(Struct, frozen=True):
+    """The turn is over. `usage` is None where the vendor reports none: it is then estimated by the run."""
+
+    reason: FinishReason
+    usage: Usage | None = None
+
+
+Delta: TypeAlias = Text | Refusal | Thought | Summary | ToolCall | Annotate | Finish

@@ -1,0 +1,153 @@
+"""Ports: what the engine asks of the world. Each is a Protocol of few verbs; adapters live in models, tools, stores."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from antiphon.core.deltas import Delta
+from antiphon.core.prompt import Offer, Prompt
+from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
+from antiphon.wire.response import Response
+
+
+class ModelCard(Struct, frozen=True, kw_only=True):
+    """One line of GET /v1/models. `created` is in Unix seconds."""
+
+    id: str
+    created: int
+    object: Literal["model"] = "model"
+    owned_by: str
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """What `antiphon doctor` says of one configured thing; `remedy` says what to do when it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+class Model(Protocol):
+    """A source of answers, which may serve several models by name.
+
+    Raises ModelError (or ContextLengthExceeded, ModelOverloaded, InvalidRequest for what the vendor refuses).
+    """
+
+    async def cards(self) -> Sequence[ModelCard]:
+        """The models it serves now. Cached by the adapter; raises ModelError when it cannot tell."""
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
+        """One turn, as an async generator: batches of deltas, one per network read, the last ending with a Finish.
+
+        Closing the generator (or cancelling the task that reads it) stops the vendor's work.
+        """
+        ...
+
+    async def check(self) -> Check: ...
+
+    async def close(self) -> None: ...
+
+
+class Progress(Struct, frozen=True):
+    """A hosted call entered another status, for example "searching"."""
+
+    status: str
+
+
+class Outcome(Struct, frozen=True):
+    """A hosted call ended: its finished item (status completed or failed), and what the model is told."""
+
+    item: HostedCall
+    text: str
+
+
+class Tool(Protocol):
+    """A tool that this server runs itself. It never sees an event, a sequence number or a row."""
+
+    def offer(self, declaration: Any) -> Offer:
+        """What the model is shown for this declaration (an element of the request's `tools`)."""
+        ...
+
+    def begin(self, name: str, arguments: str) -> HostedCall:
+        """The item, in progress, that records a call of it; its id is the builder's to give."""
+        ...
+
+    def run(self, item: HostedCall, declaration: Any) -> AsyncGenerator[Progress | Outcome, None]:
+        """Runs the call: any number of Progress, then one Outcome. A raised exception fails the item, not the response."""
+        ...
+
+    def replay(self, item: HostedCall) -> tuple[FunctionCall, FunctionCallOutput]:
+        """How the model is told, in a later turn, of a call that is in the history."""
+        ...
+
+
+Order: TypeAlias = Literal["asc", "desc"]
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    items: tuple[Item, ...]
+    has_more: bool
+
+
+class ApiKey(Struct, frozen=True, kw_only=True):
+    """A key as it is stored: its secret only as a keyed hash. `created_at` is in Unix seconds."""
+
+    id: str
+    project: str
+    name: str
+    hint: str
+    digest: bytes
+    created_at: int
+
+
+class Store(Protocol):
+    """Remembers responses, their items and keys. Every method takes the project: another project's rows do not exist.
+
+    Raises StorageError when the medium fails; nothing of a failed save is kept.
+    """
+
+    async def save(
+        self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]
+    ) -> None:
+        """Writes a finished response with its new items: `given` (its own input) and `response.output`, in one
+        transaction. `history` is what came before it through previous_response_id; it is written only when that
+        parent was erased while this response ran."""
+        ...
+
+    async def response(self, project: str, response_id: str) -> Response | None:
+        """None when unknown or deleted."""
+        ...
+
+    async def delete(self, project: str, response_id: str) -> bool:
+        """False when unknown or already deleted. The items stay while a descendant lives, and go with the last."""
+        ...
+
+    async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
+        """Input and output of the response and all its ancestors, oldest first; None when unknown or deleted."""
+        ...
+
+    async def input_items(
+        self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
+    ) -> Page | None:
+        """The items the response was built from: its ancestors' items, then its own input. None when unknown or
+        deleted; an unknown `after` raises NotFound."""
+        ...
+
+    async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
+        """Stored items by id, those that exist."""
+        ...
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """All keys of all projects. Cheap to call on every request: read again only when the store has changed."""
+        ...
+
+    async def add_key(self, key: ApiKey) -> None: ...
+
+    async def revoke_key(self, key_id: str) -> bool: ...
+
+    async def check(self) -> Check: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,70 @@
+"""Token counts: added up over turns, and estimated where a vendor reports none. Knows no tokenizer."""
+
+from collections.abc import Sequence
+
+from msgspec import json, structs
+
+from antiphon.core.prompt import Prompt
+from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
+
+BYTES_PER_TOKEN = 3.6
+"""English prose and code come to about four bytes a token with common vocabularies; the estimate errs high."""
+TOKENS_PER_ITEM = 4
+"""What a chat template adds around one message."""
+
+
+class Said:
+    """How much a model said in one turn, in bytes of UTF-8 where cheap, else characters."""
+
+    __slots__ = ("text", "thought")
+
+    def __init__(self) -> None:
+        self.text = 0
+        self.thought = 0
+
+
+def tokens(size: int) -> int:
+    """An estimate for `size` bytes of text; at least 1 where there is any."""
+    return max(1, round(size / BYTES_PER_TOKEN)) if size else 0
+
+
+def settle(reported: Usage | None, prompt: Prompt, said: Said) -> tuple[Usage, bool]:
+    """The usage of a turn, and whether any of it had to be estimated."""
+    if reported is None:
+        return _estimate(prompt, said), True
+    if said.thought and not reported.output_tokens_details.reasoning_tokens:
+        share = said.thought / (said.thought + said.text)
+        details = OutputTokensDetails(reasoning_tokens=round(reported.output_tokens * share))
+        return structs.replace(reported, output_tokens_details=details), True
+    return reported, False
+
+
+def _estimate(prompt: Prompt, said: Said) -> Usage:
+    items = len(prompt.items) * TOKENS_PER_ITEM
+    size = len(prompt.instructions or "") + len(json.encode(prompt.items)) + len(json.encode(prompt.tools))
+    thought = tokens(said.thought)
+    given, made = items + tokens(size), tokens(said.text) + thought
+    return Usage(
+        input_tokens=given,
+        output_tokens=made,
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=thought),
+        total_tokens=given + made,
+    )
+
+
+def total(turns: Sequence[Usage]) -> Usage | None:
+    """The usage of several turns of one response; None of none."""
+    if len(turns) <= 1:
+        return turns[0] if turns else None
+    return Usage(
+        input_tokens=sum(turn.input_tokens for turn in turns),
+        input_tokens_details=InputTokensDetails(
+            cached_tokens=sum(turn.input_tokens_details.cached_tokens for turn in turns),
+            cache_write_tokens=sum(turn.input_tokens_details.cache_write_tokens for turn in turns),
+        ),
+        output_tokens=sum(turn.output_tokens for turn in turns),
+        output_tokens_details=OutputTokensDetails(
+            reasoning_tokens=sum(turn.output_tokens_details.reasoning_tokens for turn in turns)
+        ),
+        total_tokens=sum(turn.total_tokens for turn in turns),
+    )

@@ -1,0 +1,1 @@
+"""The doing: asyncio lives here."""

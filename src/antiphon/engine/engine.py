@@ -1,0 +1,136 @@
+"""Engine: prepares, starts and finds runs, and answers for what is stored. Knows no HTTP."""
+
+import asyncio
+
+from msgspec import UNSET
+
+from antiphon.core import plan as planning
+from antiphon.core.plan import Bounds, Plan
+from antiphon.core.ports import ModelCard, Order, Page
+from antiphon.engine.catalog import Catalog
+from antiphon.engine.run import Run, World
+from antiphon.errors import InvalidRequest, NotFound, PreviousResponseNotFound, TooManyRequests, Unavailable
+from antiphon.wire.items import Item
+from antiphon.wire.request import CreateResponse
+from antiphon.wire.response import Response
+
+
+class Engine:
+    """Every method takes the project: what belongs to another does not exist."""
+
+    def __init__(self, world: World, catalog: Catalog) -> None:
+        self._world = world
+        self._catalog = catalog
+        self._runs: dict[str, Run] = {}
+        self._closing = False
+
+    # -- making
+
+    async def create(self, project: str, request: CreateResponse) -> Run:
+        """Starts a run. Raises before anything is started when the request cannot be served."""
+        if self._closing:
+            raise Unavailable
+        if len(self._runs) >= self._world.limits.runs_max:
+            raise TooManyRequests(code="rate_limit_exceeded")
+        plan = await self._prepare(project, request)
+        model = await self._catalog.find(plan.prompt.model)
+        run = Run(self._world, project, plan, model, self._forget)
+        self._runs[run.id] = run
+        return run
+
+    async def _prepare(self, project: str, request: CreateResponse) -> Plan:
+        planning.require_model(request)
+        ids = planning.references(request)
+        limits = self._world.limits
+        return planning.make(
+            request,
+            history=await self._history(project, request.previous_response_id),
+            referenced=await self._world.store.items(project, ids) if ids else {},
+            tools=self._world.tools,
+            bounds=Bounds(history_items_max=limits.history_items_max, tools_max=limits.tools_max),
+            new_id=self._world.new_id,
+            now=self._world.clock(),
+        )
+
+    async def _history(self, project: str, response_id: str | None) -> tuple[Item, ...]:
+        if response_id is None:
+            return ()
+        context = await self._world.store.context(project, response_id)
+        if context is None:
+            if self._running(project, response_id):
+                raise InvalidRequest(
+                    f"Previous response with id '{response_id}' is still in progress.", param="previous_response_id"
+                )
+            raise PreviousResponseNotFound(f"Previous response with id '{response_id[:128]}' not found.")
+        return context
+
+    # -- finding
+
+    def _running(self, project: str, response_id: str) -> Run | None:
+        run = self._runs.get(response_id)
+        return run if run is not None and run.project == project and run.plan.response.store else None
+
+    def _forget(self, run: Run) -> None:
+        del self._runs[run.id]
+
+    async def retrieve(self, project: str, response_id: str) -> Response:
+        run = self._running(project, response_id)
+        response = run.response if run else await self._world.store.response(project, response_id)
+        if response is None:
+            raise _not_found(response_id)
+        return response
+
+    async def delete(self, project: str, response_id: str) -> None:
+        if self._running(project, response_id):
+            raise InvalidRequest("Cannot delete an in-flight response.")
+        if not await self._world.store.delete(project, response_id):
+            raise _not_found(response_id)
+
+    async def input_items(
+        self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
+    ) -> Page:
+        run = self._running(project, response_id)
+        if run is not None:
+            return _page((*run.plan.history, *run.plan.given), limit, order, after)
+        page = await self._world.store.input_items(project, response_id, limit=limit, order=order, after=after)
+        if page is None:
+            raise _not_found(response_id)
+        return page
+
+    async def models(self) -> list[ModelCard]:
+        return await self._catalog.cards()
+
+    async def model(self, name: str) -> ModelCard:
+        for card in await self._catalog.cards():
+            if card.id == name:
+                return card
+        raise NotFound(f"The model '{name[:128]}' does not exist.", param="model", code="model_not_found")
+
+    # -- the end
+
+    async def close(self) -> None:
+        """Lets running responses finish within limits.shutdown_grace_s, then cancels them; each is saved."""
+        self._closing = True
+        tasks = [run.task for run in self._runs.values()]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._world.limits.shutdown_grace_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _page(items: tuple[Item, ...], limit: int, order: Order, after: str | None) -> Page:
+    if order == "desc":
+        items = items[::-1]
+    start = 0
+    if after is not None:
+        places = [place for place, item in enumerate(items) if item.id is not UNSET and item.id == after]
+        if not places:
+            raise NotFound(f"Item with id '{after[:128]}' not found.", param="after")
+        start = places[0] + 1
+    return Page(items=items[start : start + limit], has_more=len(items) > start + limit)
+
+
+def _not_found(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id[:128]}' not found.")

@@ -1,0 +1,43 @@
+"""EventLog: the events of one run, written once, read by anyone from any number. Knows nothing of their meaning."""
+
+import asyncio
+from collections.abc import Sequence
+
+from antiphon.wire.events import Event
+
+
+class EventLog:
+    """Append-only. Readers keep their own place, so that none can slow the run or another reader."""
+
+    __slots__ = ("_waiting", "closed", "events")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.closed = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def extend(self, batch: Sequence[Event]) -> None:
+        """Appends what one batch of deltas brought, and wakes the readers once."""
+        if batch:
+            assert not self.closed
+            self.events.extend(batch)
+            self.wake()
+
+    def close(self) -> None:
+        """No event will come any more."""
+        self.closed = True
+        self.wake()
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for reader in waiting:
+            if not reader.done():
+                reader.set_result(None)
+
+    async def wait(self, known: int) -> None:
+        """Returns when there are more than `known` events, or the log is closed, or somebody calls `wake`."""
+        if len(self.events) > known or self.closed:
+            return
+        reader = asyncio.get_running_loop().create_future()
+        self._waiting.append(reader)
+        await reader

@@ -1,0 +1,257 @@
+"""Run: makes one Response, in turns, from a Plan. Owns its task and its log; knows no HTTP and no SQL."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
+
+from msgspec import structs
+
+from antiphon.config import Limits
+from antiphon.core import plan as planning
+from antiphon.core import usage as counting
+from antiphon.core.builder import Builder, Calls, HostedRequest
+from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.ids import Clock, NewId
+from antiphon.core.plan import Hosted, Plan
+from antiphon.core.ports import Model, Outcome, Store, Tool
+from antiphon.core.prompt import Prompt
+from antiphon.engine.log import EventLog
+from antiphon.errors import ApiError, ModelError, ServerError, StorageError
+from antiphon.observe import log as logger
+from antiphon.wire.items import HostedCall, Item
+from antiphon.wire.response import Response, ResponseError, Usage
+
+Ending = Literal["completed", "incomplete", "cancelled", "failed"]
+
+
+class World:
+    """What every run of a server shares."""
+
+    def __init__(
+        self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock
+    ) -> None:
+        self.store = store
+        self.tools = tools
+        self.limits = limits
+        self.new_id = new_id
+        self.clock = clock
+
+
+class Run:
+    """`error` is set when it failed; `announced` is set by a reader that has told a client of the response."""
+
+    def __init__(self, world: World, project: str, plan: Plan, model: Model, on_end: Callable[["Run"], None]) -> None:
+        self.project = project
+        self.plan = plan
+        self.log = EventLog()
+        self.error: ApiError | None = None
+        self.announced = False
+        self._world = world
+        self._model = model
+        self._builder = Builder(
+            plan.response,
+            world.new_id,
+            hosted=frozenset(plan.hosted),
+            thought_as_summary=plan.thought_as_summary,
+        )
+        self._usages: list[Usage] = []
+        self._on_end = on_end
+        self._began = time.monotonic()
+        self._started = self._cancelled = False
+        self._builder.start()
+        self._publish()
+        self.task = asyncio.create_task(self._make())
+
+    @property
+    def id(self) -> str:
+        return self.plan.response.id
+
+    @property
+    def response(self) -> Response:
+        """As it stands now."""
+        return self._builder.response
+
+    def cancel(self) -> None:
+        """The model stops; the response ends as cancelled. Does nothing once it has ended."""
+        self._cancelled = True
+        if self._started:  # a task that is cancelled before its first step would never run its ending
+            self.task.cancel()
+
+    async def wait(self) -> Response:
+        """The final response. Raises the error it failed with."""
+        await asyncio.shield(self.task)
+        if self.error is not None:
+            raise self.error
+        return self.response
+
+    # -- the one try
+
+    async def _make(self) -> None:
+        self._started = True
+        try:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            status, reason = await self._take_turns()
+            await self._end(status, reason=reason)
+        except asyncio.CancelledError:
+            # Whoever cancels wants the model stopped, not the response lost: it still ends, and is saved.
+            await self._end("cancelled")
+        except ApiError as error:
+            await self._fail(error)
+        except Exception:
+            logger.exception("a run broke", response=self.id)
+            await self._fail(ServerError())
+        finally:
+            self.log.close()
+            self._on_end(self)
+
+    async def _take_turns(self) -> tuple[Ending, Any]:
+        prompt = self.plan.prompt
+        for _ in range(self._world.limits.turns_max):
+            finish = await self._say(prompt)
+            cut_short = finish.reason in INCOMPLETE
+            calls = self._builder.end_turn(cut_short=cut_short)
+            self._publish()
+            if cut_short:
+                return "incomplete", INCOMPLETE[finish.reason]
+            if not calls.hosted:
+                return "completed", None
+            added = await self._run_hosted(calls)
+            if calls.client:
+                return "completed", None
+            prompt = planning.extended(prompt, added, self._world.tools, self._usages[-1].output_tokens)
+            if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
+                return "incomplete", "max_output_tokens"
+        raise ServerError(f"The model took more than {self._world.limits.turns_max} turns (limits.turns_max).")
+
+    # -- a turn
+
+    async def _say(self, prompt: Prompt) -> Finish:
+        """One model call: every batch becomes events at once."""
+        said = counting.Said()
+        builder, limit = self._builder, self._world.limits.output_bytes_max
+        finish: Finish | None = None
+        async with aclosing(self._model.stream(prompt)) as batches:
+            async for batch in batches:
+                for delta in batch:
+                    builder.feed(delta)
+                    kind = type(delta)
+                    if kind is Text or kind is Refusal:
+                        said.text += len(delta.text)  # type: ignore[union-attr]
+                    elif kind is Thought or kind is Summary:
+                        said.thought += len(delta.text)  # type: ignore[union-attr]
+                    elif kind is ToolCall:
+                        said.text += len(delta.arguments)  # type: ignore[union-attr]
+                    elif kind is Finish:
+                        finish = delta  # type: ignore[assignment]
+                self._publish()
+                if said.text + said.thought > limit:
+                    raise ModelError(f"The answer grew beyond {limit} bytes (limits.output_bytes_max).")
+        if finish is None:
+            raise ModelError("The model's answer ended before it was finished.")
+        self._count(finish, prompt, said)
+        return finish
+
+    def _count(self, finish: Finish, prompt: Prompt, said: counting.Said) -> None:
+        usage, estimated = counting.settle(finish.usage, prompt, said)
+        if estimated:
+            logger.info("usage estimated", response=self.id, reported=finish.usage is not None)
+        self._usages.append(usage)
+
+    async def _run_hosted(self, calls: Calls) -> list[Item]:
+        """Runs the turn's hosted calls together; gives the items the turn added, for the next prompt."""
+        begun = []
+        for call in calls.hosted:
+            hosted = self.plan.hosted[call.name]
+            begun.append((self._builder.begin(hosted.tool.begin(call.name, call.arguments)), call))
+        self._publish()
+        async with asyncio.TaskGroup() as group:
+            for index, call in begun:
+                group.create_task(self._run_one(index, call))
+        first = min(index for index, _ in begun)
+        items = self.response.output
+        return [item for index, item in enumerate(items) if index >= first]
+
+    async def _run_one(self, index: int, call: HostedRequest) -> None:
+        hosted = self.plan.hosted[call.name]
+        item = self._builder.response.output[index]
+        assert isinstance(item, HostedCall)
+        try:
+            done = await self._outcome(index, item, hosted)
+        except Exception:
+            # A failing tool fails its item, not the response.
+            logger.exception("a hosted call failed", response=self.id, tool=call.name)
+            done = structs.replace(item, status="failed", output="The tool failed.")
+        self._builder.outcome(index, done)
+        self._publish()
+
+    async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
+        async with aclosing(hosted.tool.run(item, hosted.declaration)) as steps:
+            async for step in steps:
+                if isinstance(step, Outcome):
+                    return step.item
+                self._builder.progress(index, step.status)
+                self._publish()
+        raise ServerError("The tool gave no outcome.")
+
+    # -- the end
+
+    async def _fail(self, error: ApiError) -> None:
+        self.error = error
+        await self._end("failed", error=error)
+
+    async def _end(self, status: Ending, *, reason: Any = None, error: ApiError | None = None) -> None:
+        """Closes what is open, saves, and only then says so. A failed save is a failed response."""
+        self._builder.abandon()
+        self._publish()
+        usage = counting.total(self._usages) if status != "cancelled" else None
+        final = self._builder.propose(
+            status, now=self._world.clock(), usage=usage, reason=reason, error=_wire_error(error)
+        )
+        if self._is_kept(final.response):
+            try:
+                await self._save(final.response)
+            except StorageError as failure:
+                logger.error("a response could not be saved", response=self.id, error=failure.message)
+                self.error = self.error or failure
+                final = self._builder.propose("failed", usage=usage, error=_wire_error(self.error))
+        self._builder.append(final)
+        self._publish()
+        logger.info(
+            "response ended",
+            response=self.id,
+            model=final.response.model,
+            status=final.response.status,
+            seconds=round(time.monotonic() - self._began, 3),
+            output_tokens=usage.output_tokens if usage else None,
+        )
+
+    def _is_kept(self, response: Response) -> bool:
+        """A response that failed before anybody could know of it leaves nothing behind."""
+        return response.store and (self.error is None or self.announced or bool(response.output))
+
+    async def _save(self, response: Response) -> None:
+        saving = asyncio.ensure_future(
+            self._world.store.save(self.project, response, self.plan.given, self.plan.history)
+        )
+        while not saving.done():
+            try:
+                await asyncio.shield(saving)
+            except asyncio.CancelledError:
+                if saving.cancelled():
+                    raise
+        saving.result()
+
+    def _publish(self) -> None:
+        self.log.extend(self._builder.take())
+
+
+INCOMPLETE: dict[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def _wire_error(error: ApiError | None) -> ResponseError | None:
+    return None if error is None else ResponseError(code=error.code or "server_error", message=error.message)
+
+

@@ -1,0 +1,1 @@
+"""The contract: what travels, as data only."""

@@ -1,0 +1,44 @@
+"""The small resources around a response: lists, deletion receipts, health. Data only."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct
+
+from antiphon.wire.items import Item
+
+
+class DeletedResponse(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class ItemList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: tuple[Item, ...]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, items: tuple[Item, ...], *, has_more: bool) -> "ItemList":
+        ids = [item.id for item in items if item.id is not UNSET]
+        return cls(data=items, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=has_more)
+
+
+class ErrorDetail(Struct, frozen=True, kw_only=True):
+    """OpenAI's error: all four keys are always there."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    error: ErrorDetail
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+    version: str

@@ -1,0 +1,97 @@
+"""The Response object: what a client gets in the end, and what lifecycle events carry.
+
+Always holds the superset of the keys that OpenAI's and the Open Responses schema require.
+Source: openai 3.54.0 types/responses/response.py; Open Responses 2026-04-24 `ResponseResource`.
+"""
+
+from typing import Literal, TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType
+
+from antiphon.wire.items import OutputItem
+from antiphon.wire.tools import Tool, ToolChoice
+
+ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
+
+
+class InputTokensDetails(Struct, frozen=True, kw_only=True):
+    cache_write_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class OutputTokensDetails(Struct, frozen=True, kw_only=True):
+    reasoning_tokens: int = 0
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Counts are tokens; over several turns of one response they add up."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails = InputTokensDetails()
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    total_tokens: int
+
+
+class ResponseError(Struct, frozen=True, kw_only=True):
+    code: str
+    message: str
+    param: str | UnsetType = UNSET
+
+
+class IncompleteDetails(Struct, frozen=True, kw_only=True):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class TextFormat(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    """Plain text."""
+
+
+class TextConfig(Struct, frozen=True, kw_only=True):
+    format: TextFormat = TextFormat()
+    verbosity: Literal["medium"] = "medium"
+
+
+class ReasoningConfig(Struct, frozen=True, kw_only=True):
+    effort: ReasoningEffort | None = None
+    summary: ReasoningSummary | None = None
+
+
+class Response(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: ResponseStatus
+    background: bool = False
+    completed_at: int | None = None
+    error: ResponseError | None = None
+    frequency_penalty: float = 0.0
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    model: str
+    output: tuple[OutputItem, ...] = ()
+    parallel_tool_calls: bool = True
+    presence_penalty: float = 0.0
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: None = None
+    reasoning: ReasoningConfig = ReasoningConfig()
+    safety_identifier: str | None = None
+    service_tier: str = "default"
+    store: bool = True
+    temperature: float = 1.0
+    text: TextConfig = TextConfig()
+    tool_choice: ToolChoice = "auto"
+    tools: tuple[Tool, ...] = ()
+    top_logprobs: int = 0
+    top_p: float = 1.0
+    truncation: Literal["disabled"] = "disabled"
+    usage: Usage | None = None
+    user: str | None = None
+    metadata: dict[str, str] = {}
+
+

@@ -1,0 +1,186 @@
+"""The laws of docs/design.md, held against a builder: a script of what models and tools do goes in, a verdict comes out.
+
+A script is plain data, so that hypothesis can make it and mutants can be fed the same one.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct, structs
+
+from antiphon.core import builder as real
+from antiphon.core.deltas import Annotate, Delta, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.fold import Fold
+from antiphon.wire import codec
+from antiphon.wire.events import Event
+from antiphon.wire.items import ScriptedCall
+from antiphon.wire.response import Response, ResponseError
+
+HOSTED = "lookup"
+
+
+class Turn(Struct, frozen=True):
+    """Deltas in the order a model says them; then each hosted call passes through these statuses to its end."""
+
+    deltas: tuple[Delta, ...]
+    statuses: tuple[str, ...] = ()
+    hosted_ends: Literal["completed", "failed", "never"] = "completed"
+    cut_short: bool = False
+
+
+class Script(Struct, frozen=True):
+    turns: tuple[Turn, ...]
+    ending: Literal["completed", "incomplete", "failed", "cancelled"] = "completed"
+    abandoned: tuple[Delta, ...] = ()
+    """Said in a last turn that never ended."""
+    thought_as_summary: bool = False
+
+
+def skeleton() -> Response:
+    return Response(id="resp_1", created_at=1, status="in_progress", model="m")
+
+
+class Step(NamedTuple):
+    """What one action brought, and the response as the builder shows it then."""
+
+    events: list[Event]
+    response: Response
+
+
+def play(script: Script, module: ModuleType = real) -> tuple[list[Event], Response]:
+    """The events and the final response that the builder in `module` makes of a script."""
+    steps = list(act(script, module))
+    return [event for step in steps for event in step.events], steps[-1].response
+
+
+def act(script: Script, module: ModuleType = real) -> Iterator[Step]:
+    numbers = itertools.count()
+    builder = module.Builder(
+        skeleton(),
+        lambda prefix: f"{prefix}_{next(numbers)}",
+        hosted=frozenset({HOSTED}),
+        thought_as_summary=script.thought_as_summary,
+    )
+    for action in _actions(builder, script):
+        action()
+        yield Step(builder.take(), builder.response)
+
+
+def _actions(builder: Any, script: Script) -> Iterator[Callable[[], object]]:
+    yield builder.start
+    for turn in script.turns:
+        yield from _turn(builder, turn)
+    for delta in script.abandoned:
+        yield partial(builder.feed, delta)
+    yield builder.abandon
+    error = ResponseError(code="server_error", message="broke") if script.ending == "failed" else None
+    reason = "max_output_tokens" if script.ending == "incomplete" else None
+    yield lambda: builder.append(builder.propose(script.ending, now=2, reason=reason, error=error))
+
+
+def _turn(builder: Any, turn: Turn) -> Iterator[Callable[[], object]]:
+    for delta in turn.deltas:
+        yield partial(builder.feed, delta)
+    calls: list[Any] = []
+    yield lambda: calls.extend(builder.end_turn(cut_short=turn.cut_short).hosted)
+    begun: list[int] = []
+    for call in calls:
+        item = ScriptedCall(name=call.name, arguments=call.arguments, status="in_progress")
+        yield partial(_begin, builder, item, begun)
+    for status in turn.statuses:  # interleaved: every running call takes the step before any takes the next
+        for index in begun:
+            yield partial(builder.progress, index, status)
+    for index in reversed(begun if turn.hosted_ends != "never" else []):
+        ended = structs.replace(builder.response.output[index], status=turn.hosted_ends, output="found")
+        yield partial(builder.outcome, index, ended)
+
+
+def _begin(builder: Any, item: ScriptedCall, begun: list[int]) -> None:
+    begun.append(builder.begin(item))
+
+
+def check(script: Script, module: ModuleType = real) -> None:
+    """Raises (AssertionError or Unlawful) where a law is broken."""
+    fold = Fold()
+    for step in act(script, module):
+        for event in step.events:
+            assert not fold.finished, "law 4: the terminal event is the last"
+            data = codec.encode(event)
+            assert codec.decode_event(data) == event, "law 5: wire"
+            fold.feed(msgspec.json.decode(data))  # raises where law 2 or 4 is broken
+        # law 6, prefix: not only does every prefix fold, it gives what the builder shows
+        assert fold.response == msgspec.json.decode(codec.encode(step.response)), "law 1: replay"
+    assert fold.finished, "law 4: there is a terminal event"
+    assert _said(fold.response, script.thought_as_summary) == _meant(script), "law 3: conservation"
+    assert _runs_said(fold.response) == _runs_meant(script), "law 3: in order"
+
+
+# -- law 3: what the model said = what the items hold
+
+
+def _said(response: dict[str, Any], as_summary: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {"text": "", "refusal": "", "thought": "", "summary": "", "calls": [], "annotations": 0}
+    for item in response["output"]:
+        if item["type"] == "message":
+            for part in item["content"]:
+                said["refusal" if part["type"] == "refusal" else "text"] += part.get("text", part.get("refusal"))
+                said["annotations"] += len(part.get("annotations", ()))
+        elif item["type"] == "reasoning":
+            said["thought"] += "".join(part["text"] for part in item.get("content", ()))
+            said["thought" if as_summary else "summary"] += "".join(part["text"] for part in item["summary"])
+        else:
+            said["calls"].append((item["name"], item["arguments"]))
+    said["calls"].sort()
+    return said
+
+
+def _meant(script: Script) -> dict[str, Any]:
+    meant: dict[str, Any] = {"text": "", "refusal": "", "thought": "", "summary": "", "calls": [], "annotations": 0}
+    for number, turn in enumerate([*script.turns, Turn(script.abandoned)]):
+        ran = number < len(script.turns) and not turn.cut_short
+        calls: dict[str, list[str]] = {}
+        for delta in turn.deltas:
+            if isinstance(delta, ToolCall):
+                calls.setdefault(delta.key, [delta.name or "", ""])[1] += delta.arguments
+            elif isinstance(delta, Annotate):
+                meant["annotations"] += 1
+            else:
+                kinds = {Text: "text", Refusal: "refusal", Thought: "thought"}
+                summary = "thought" if script.thought_as_summary else "summary"
+                meant[kinds.get(type(delta), summary)] += getattr(delta, "text", "")
+        # a hosted call that never ran has no item: its turn was cut short, or never ended
+        meant["calls"] += [(name, text) for name, text in calls.values() if ran or name != HOSTED]
+    meant["calls"].sort()
+    return meant
+
+
+def _runs_said(response: dict[str, Any]) -> list[tuple[str, str]]:
+    runs = []
+    for item in response["output"]:
+        if item["type"] in {"message", "reasoning"}:
+            parts = (*item.get("content", ()), *item.get("summary", ()))
+            runs.append((item["type"], "".join(part.get("text", part.get("refusal")) for part in parts)))
+    return _merged(runs)
+
+
+def _runs_meant(script: Script) -> list[tuple[str, str]]:
+    deltas = [delta for turn in script.turns for delta in turn.deltas] + list(script.abandoned)
+    return _merged(
+        [
+            ("message" if isinstance(delta, Text | Refusal) else "reasoning", delta.text)
+            for delta in deltas
+            if isinstance(delta, Text | Refusal | Thought | Summary)
+        ]
+    )
+
+
+def _merged(runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Neighbours of one kind put together. Within reasoning, thought and summary stand apart: there only the letters
+    can be compared."""
+    merged = [(kind, "".join(text for _, text in group)) for kind, group in itertools.groupby(runs, lambda run: run[0])]
+    return [(kind, text if kind == "message" else "".join(sorted(text))) for kind, text in merged]
+
