@@ -1,0 +1,184 @@
+"""The composition root: settings in, a running server out. The one file that knows everyone."""
+
+import asyncio
+import ctypes
+import gc
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from antiphon import models, observe, stores, tools
+from antiphon.api import routes
+from antiphon.api.auth import LOOPBACK, Gate
+from antiphon.config import ModelSettings, Settings
+from antiphon.core.ports import Check, Store, Tool
+from antiphon.crypto import Secret
+from antiphon.engine.catalog import Catalog
+from antiphon.engine.engine import Engine
+from antiphon.engine.run import World
+from antiphon.errors import SettingsError
+
+BACKLOG = 2048
+MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
+"""Below it glibc takes memory from its heap: fresh mmaps make copies over 1 MB fifteen times slower."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def serve(settings: Settings) -> int:
+    """Serves until it is told to stop (SIGTERM, SIGINT); returns the exit code. Raises SettingsError."""
+    observe.configure(settings.server.log_format, settings.server.log_level)
+    _tune_memory()
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    with runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    async with running(settings) as app:
+        with _listen(settings) as listener:
+            host, port = listener.getsockname()[:2]
+            observe.log.info("serving", address=f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+            gc.freeze()  # what start-up made stays for ever: the collector need not look at it again
+            await http_server(app, settings).serve(sockets=[listener])
+    return 0
+
+
+def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+    """uvicorn as this project runs it. Stops by SIGTERM or SIGINT, or when its `should_exit` is set."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(1, round(settings.limits.shutdown_grace_s)),
+        )
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises the signal it was stopped by again once it is done, which would cut short our own ending."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[ASGIApp, None]:
+    """The ASGI application with everything it needs opened, and closed again afterwards."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        await _refuse_open_address(settings, store)
+        key = secret(settings)
+        sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
+        for source in sources:
+            stack.push_async_callback(source.close)
+        world = World(store, _tools(settings), settings.limits, _new_id, _now)
+        engine = Engine(world, Catalog(sources))
+        stack.push_async_callback(engine.close)
+        gate = Gate(store, key, settings.auth, settings.cors, hosts_open=settings.server.open_without_keys)
+        yield routes.build(engine, gate, settings.limits, settings.cors, strict=settings.server.strict)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
+    """The store of these settings, opened and migrated."""
+    store = stores.build(settings.storage, settings.limits)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def secret(settings: Settings) -> Secret:
+    """What keys are hashed with: beside the database, so that it moves with it."""
+    database = settings.storage.database
+    return Secret.ephemeral() if database == ":memory:" else Secret.beside(Path(database))
+
+
+async def doctor(settings: Settings) -> list[Check]:
+    """Asks everything that is configured whether it works."""
+    checks = []
+    async with open_store(settings) as store:
+        checks.append(await store.check())
+    for one in _model_settings(settings):
+        source = models.build(one, settings.limits)
+        try:
+            checks.append(await source.check())
+        finally:
+            await source.close()
+    return checks
+
+
+def _model_settings(settings: Settings) -> tuple[ModelSettings, ...]:
+    if settings.models:
+        return settings.models
+    from antiphon.models import local
+
+    return (local.builtin(),)
+
+
+def _tools(settings: Settings) -> dict[str, Tool]:
+    enabled = {"antiphon:scripted": settings.tools.scripted.enabled}
+    return {kind: tools.build(kind) for kind, is_on in enabled.items() if is_on}
+
+
+async def _refuse_open_address(settings: Settings, store: Store) -> None:
+    """Without keys everybody who reaches the server may use it: then only this machine may reach it."""
+    server = settings.server
+    guarded = server.host in LOOPBACK or server.open_without_keys or settings.auth.required or settings.auth.keys
+    if not guarded and not await store.keys():
+        raise SettingsError(
+            f"{server.host} can be reached from other machines, and no key exists. Create one "
+            "(antiphon keys create --project NAME), or pass --open-without-keys if everyone may use this server."
+        )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from None
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(24)}"
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.Loop
+
+
+def _tune_memory() -> None:
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, MALLOC_THRESHOLD_BYTES)
+            libc.mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD_BYTES)

@@ -1,0 +1,144 @@
+"""The scripted model: deterministic, for tests and client developers. It reads its script from the last user message.
+
+    say hello                     answers "hello", a word a delta
+    think hmm | say hello         reasons, then answers
+    call get_weather {"a": 1}     calls a function that the request offers
+    call f {} | call g {}         two calls in one turn
+    refuse no                     refuses
+    long 500                      answers with 500 words
+    stall                         says one word, then nothing until it is cancelled
+    fail before | say x, fail     fails before the first token, or after it
+    cut | say x, cut              ends at the token limit
+
+Steps are parted by " | ". After tool outputs it says "got: " and the outputs; without a script it echoes the text.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+from antiphon.config import Limits, ScriptedModel as Settings
+from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Thought, ToolCall
+from antiphon.core.ports import Check, ModelCard
+from antiphon.core.prompt import Named, Prompt
+from antiphon.errors import ModelError
+from antiphon.wire.items import FunctionCallOutput, InputText, Message
+from antiphon.wire.response import OutputTokensDetails, Usage
+
+VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut"})
+FIRST_OF_JANUARY_2026 = 1_767_225_600
+
+
+class ScriptedModel:
+    """Port Model. One batch a delta, so that every reader sees every step."""
+
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        del limits
+        self._name = settings.name
+
+    async def cards(self) -> Sequence[ModelCard]:
+        return [ModelCard(id=self._name, created=FIRST_OF_JANUARY_2026, owned_by="antiphon")]
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
+        steps = list(_steps(prompt))
+        budget = prompt.max_output_tokens
+        said = thought = 0
+        reason: FinishReason = "stop"
+        for verb, text in steps:
+            if verb == "fail":
+                raise ModelError(f"The scripted model failed: {text or 'as told'}.")
+            if verb == "stall":
+                yield [Text("stalling")]
+                await asyncio.Event().wait()
+            if verb == "cut":
+                reason = "length"
+                break
+            for delta in _deltas(verb, text, said):
+                if budget is not None and said >= budget:
+                    reason = "length"
+                    break
+                said += 1
+                thought += isinstance(delta, Thought)
+                yield [delta]
+                await asyncio.sleep(0)  # other tasks get their turn, as they would between network reads
+            if verb == "call" and reason == "stop":
+                reason = "tool_calls"
+        yield [Finish("length" if reason == "length" else reason, _usage(prompt, said, thought))]
+
+    async def check(self) -> Check:
+        return Check(name=f"model {self._name}", ok=True, detail="scripted, for tests")
+
+    async def close(self) -> None:
+        return None
+
+
+def _steps(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    outputs = _outputs_at_end(prompt)
+    if outputs:
+        yield "say", "got: " + ", ".join(outputs)
+        return
+    text = _last_text(prompt)
+    if text.split(" ", 1)[0] not in VERBS:
+        if prompt.tool_choice == "required" or isinstance(prompt.tool_choice, Named):
+            chosen = prompt.tool_choice.name if isinstance(prompt.tool_choice, Named) else prompt.tools[0].name
+            yield "call", chosen + " {}"
+        else:
+            yield "say", text
+        return
+    for step in text.split(" | "):
+        verb, _, rest = step.partition(" ")
+        yield (verb, rest) if verb in VERBS else ("say", step)
+
+
+def _outputs_at_end(prompt: Prompt) -> list[str]:
+    """Outputs that came after the last message: the tools have just answered."""
+    found: list[str] = []
+    for item in reversed(prompt.items):
+        if isinstance(item, Message):
+            break
+        if isinstance(item, FunctionCallOutput):
+            found.append(item.output if isinstance(item.output, str) else "".join(part.text for part in item.output))
+    return found[::-1]
+
+
+def _last_text(prompt: Prompt) -> str:
+    for item in reversed(prompt.items):
+        if isinstance(item, Message) and item.role == "user":
+            return "".join(part.text for part in item.content if isinstance(part, InputText))
+    return "hello"
+
+
+def _deltas(verb: str, text: str, place: int) -> Iterator[Delta]:
+    if verb == "call":
+        name, _, arguments = text.partition(" ")
+        key = str(place)
+        yield ToolCall(key, name=name, call_id=f"call_{place}")
+        for piece in _pieces(arguments or "{}"):
+            yield ToolCall(key, piece)
+        return
+    if verb == "long":
+        text = " ".join(f"word{number}" for number in range(int(text)))
+    kind = {"think": Thought, "refuse": Refusal}.get(verb, Text)
+    for piece in _pieces(text):
+        yield kind(piece)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Words, each with the space before it: put together again they are the text."""
+    for number, word in enumerate(text.split(" ")):
+        yield word if number == 0 else " " + word
+
+
+def _usage(prompt: Prompt, said: int, thought: int) -> Usage:
+    given = sum(len(_words(item)) for item in prompt.items)
+    return Usage(
+        input_tokens=given,
+        output_tokens=said,
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=thought),
+        total_tokens=given + said,
+    )
+
+
+def _words(item: object) -> list[str]:
+    if isinstance(item, Message):
+        return " ".join(getattr(part, "text", "") for part in item.content).split()
+    return ["item"]

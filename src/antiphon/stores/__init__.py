@@ -1,0 +1,18 @@
+"""Stores, one file a kind, loaded on use: kind -> where its class is."""
+
+from importlib import import_module
+
+from antiphon.config import Limits, Storage
+from antiphon.core.ports import Store
+
+STORES = {
+    "memory": "antiphon.stores.memory:MemoryStore",
+    "sqlite": "antiphon.stores.sqlite:SqliteStore",
+}
+
+
+def build(storage: Storage, limits: Limits, kind: str = "sqlite") -> Store:
+    """The store of these settings, opened. Raises SettingsError when it cannot be."""
+    module, _, name = STORES[kind].partition(":")
+    store: Store = getattr(import_module(module), name)(storage, limits)
+    return store

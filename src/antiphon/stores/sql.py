@@ -1,0 +1,194 @@
+"""The queries by name, the rows they carry, and the numbered migrations. Knows no driver, no thread, no event loop.
+
+Parameters are `?`, in the order in which they stand. Every query that takes an id takes its project too; the others
+take the number `n` of a response that such a query has found in the same transaction.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from antiphon.core.ports import Order
+from antiphon.errors import SettingsError, StorageError
+from antiphon.wire.items import Item
+from antiphon.wire.response import Response
+
+PLACES: Final = 1 << 20
+"""Items one response can hold, far above `limits.history_items_max`. Part of the stored format: see `items.place`."""
+
+# -- queries
+
+ADD_RESPONSE = """
+INSERT INTO responses (project, id, parent, chain_bytes, status, model, created_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+ADD_ITEM = "INSERT INTO items (place, project, id, is_input, type, data) VALUES (?, ?, ?, ?, ?, ?)"
+ADD_METADATA = "INSERT INTO metadata (project, key, value, created_at, response) VALUES (?, ?, ?, ?, ?)"
+
+FIND_PARENT = "SELECT n, chain_bytes FROM responses WHERE project = ? AND id = ?"
+"""An erased one too: its items are still there for its descendants."""
+FIND_LIVING = "SELECT n, chain_bytes FROM responses WHERE project = ? AND id = ? AND deleted = 0"
+READ_BODY = "SELECT body, created_at FROM responses WHERE n = ?"
+READ_OUTPUT = "SELECT data FROM items WHERE place >= ? AND place < ? AND is_input = 0 ORDER BY place"
+READ_ITEM = "SELECT data FROM items WHERE project = ? AND id = ? ORDER BY place DESC LIMIT 1"
+"""The newest of that id."""
+
+_CHAIN = """
+WITH RECURSIVE chain (n, parent) AS (
+  SELECT n, parent FROM responses WHERE n = ?
+  UNION ALL
+  SELECT r.n, r.parent FROM chain c CROSS JOIN responses r WHERE r.n = c.parent
+)"""
+_ITEMS_OF_CHAIN = f"chain c CROSS JOIN items i WHERE i.place >= c.n * {PLACES} AND i.place < (c.n + 1) * {PLACES}"
+
+READ_CONTEXT = f"{_CHAIN} SELECT i.data FROM {_ITEMS_OF_CHAIN} ORDER BY i.place"  # noqa: S608 - constants only
+
+_INPUT_OF_CHAIN = f"{_ITEMS_OF_CHAIN} AND (i.place < ? OR i.is_input = 1)"
+"""Takes the place where the response's own items begin: of those only the input counts."""
+
+FIND_PLACE: dict[Order, str] = {
+    "asc": f"{_CHAIN} SELECT max(i.place) FROM {_INPUT_OF_CHAIN} AND i.id = ?",  # noqa: S608
+    "desc": f"{_CHAIN} SELECT min(i.place) FROM {_INPUT_OF_CHAIN} AND i.id = ?",  # noqa: S608
+}
+"""Where a page ended. An id that is there twice counts where it is furthest, so that paging never runs in circles."""
+
+_PAGE = f"""{_CHAIN}, page (place) AS (
+  SELECT i.place FROM {_INPUT_OF_CHAIN} AND i.place {{beyond}} ? ORDER BY i.place {{order}} LIMIT ?
+)
+SELECT i.data FROM page p CROSS JOIN items i WHERE i.place = p.place ORDER BY i.place {{order}}"""  # noqa: S608
+"""Places first, so that the text of items outside the page is never read."""
+READ_PAGE: dict[Order, str] = {
+    "asc": _PAGE.format(beyond=">", order="ASC"),
+    "desc": _PAGE.format(beyond="<", order="DESC"),
+}
+PAGE_BEGINS: dict[Order, int] = {"asc": -1, "desc": 2**63 - 1}
+
+ERASE_RESPONSE = "UPDATE responses SET deleted = 1, body = NULL WHERE n = ?"
+FIND_UNNEEDED = """
+WITH RECURSIVE unneeded (n, parent) AS (
+  SELECT n, parent FROM responses r
+  WHERE n = ? AND NOT EXISTS (SELECT 1 FROM responses child WHERE child.parent = r.n)
+  UNION ALL
+  SELECT r.n, r.parent FROM unneeded u CROSS JOIN responses r
+  WHERE r.n = u.parent AND r.deleted = 1
+    AND NOT EXISTS (SELECT 1 FROM responses child WHERE child.parent = r.n AND child.n <> u.n)
+)
+SELECT n FROM unneeded"""
+"""An erased response without children, then its erased ancestors that had no other child: child before parent."""
+DROP_RESPONSE = "DELETE FROM responses WHERE n = ?"
+DROP_ITEMS = "DELETE FROM items WHERE place >= ? AND place < ?"
+DROP_METADATA = """
+DELETE FROM metadata WHERE project = ? AND key = ? AND value = ? AND created_at = ? AND response = ?"""
+
+KEYS_VERSION = "SELECT value FROM counters WHERE name = 'api_keys'"
+READ_KEYS = "SELECT id, project, name, hint, digest, created_at FROM api_keys ORDER BY n"
+ADD_KEY = "INSERT INTO api_keys (id, project, name, hint, digest, created_at) VALUES (?, ?, ?, ?, ?, ?)"
+DROP_KEY = "DELETE FROM api_keys WHERE id = ?"
+PROBE = "UPDATE counters SET value = value WHERE name = 'api_keys'"
+"""Changes nothing, but writes: what `doctor` asks."""
+
+# -- rows
+
+
+class ItemRow(NamedTuple):
+    id: str
+    is_input: bool
+    type: str
+    data: str
+
+
+class Labels(Struct):
+    """The one part of a body that erasing needs: it must succeed although the rest is not understood."""
+
+    metadata: dict[str, str] = {}
+
+
+Place: TypeAlias = tuple[int, int]
+_ENCODER = msgspec.json.Encoder()
+_BODY = msgspec.json.Decoder(Response)
+_ITEMS = msgspec.json.Decoder(tuple[Item, ...])
+_LABELS = msgspec.json.Decoder(Labels)
+
+
+def encode_body(response: Response) -> str:
+    return _ENCODER.encode(msgspec.structs.replace(response, output=())).decode()
+
+
+def item_rows(items: Iterable[Item], *, is_input: bool) -> list[ItemRow]:
+    return [ItemRow(_id(item), is_input, _type(item), _ENCODER.encode(item).decode()) for item in items]
+
+
+def _id(item: Item) -> str:
+    if item.id is UNSET:
+        raise AssertionError("an item without an id cannot be stored: planning gives each one")
+    return item.id
+
+
+def _type(item: Item) -> str:
+    return str(item.__struct_config__.tag)
+
+
+def decode_response(body: str, output: Sequence[str]) -> Response:
+    try:
+        bare = _BODY.decode(body)
+        return msgspec.structs.replace(bare, output=_ITEMS.decode(_array(output))) if output else bare
+    except msgspec.MsgspecError as error:
+        raise _unreadable(error) from error
+
+
+def decode_items(rows: Sequence[str]) -> tuple[Item, ...]:
+    try:
+        return _ITEMS.decode(_array(rows))  # in one go: half the time of one by one
+    except msgspec.MsgspecError as error:
+        raise _unreadable(error) from error
+
+
+def decode_labels(body: str) -> dict[str, str]:
+    try:
+        return _LABELS.decode(body).metadata
+    except msgspec.MsgspecError as error:
+        raise _unreadable(error) from error
+
+
+def _array(rows: Sequence[str]) -> str:
+    return f"[{','.join(rows)}]"
+
+
+def _unreadable(error: msgspec.MsgspecError) -> StorageError:
+    return StorageError(f"What is stored cannot be understood: {error}")
+
+
+def places(n: int) -> Place:
+    """From the first place of a response to the first of the next."""
+    return n * PLACES, (n + 1) * PLACES
+
+
+# -- migrations
+
+
+class Migration(NamedTuple):
+    version: int
+    name: str
+    script: str
+
+
+def pending(dialect: str, found: int) -> Sequence[Migration]:
+    """What turns a database of version `found` into one of ours. Raises SettingsError when it is newer than we are."""
+    known = list(_migrations(dialect))
+    if found > len(known):
+        raise SettingsError(
+            f"The database is of version {found}, and this antiphon knows versions up to {len(known)}. "
+            "Use the antiphon that wrote it, or a newer one."
+        )
+    return known[found:]
+
+
+def _migrations(dialect: str) -> Iterator[Migration]:
+    folder = resources.files(__package__).joinpath("sql", dialect)
+    scripts = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    for version, file in enumerate(scripts, 1):
+        if int(file.name.partition("_")[0]) != version:
+            raise AssertionError(f"migrations must be numbered without a gap: {file.name} is not {version}")
+        yield Migration(version, file.name, file.read_text(encoding="utf-8"))

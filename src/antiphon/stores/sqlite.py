@@ -1,0 +1,310 @@
+"""SqliteStore: responses in one SQLite file, through APSW. Knows no HTTP, no model and no run.
+
+How it works. Four connections, so that the event loop waits for nobody:
+
+    near      reads on the event loop, what is short
+    far       reads in its own thread: what is long, and what met a lock
+    writer    writes. Saves that are asked for in the same turn of the event loop share one transaction. A small one
+              runs right there, if nothing is under way and no other process holds the lock; any other in its thread
+    sweeper   checkpoints, that is copies the journal into the file, in its own thread
+
+One event loop uses a store; any number of processes may use its file.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import apsw
+
+from antiphon.config import Limits, Storage
+from antiphon.core.ports import ApiKey, Check, Order, Page
+from antiphon.errors import NotFound, StorageError
+from antiphon.stores import sql
+from antiphon.stores.sqlite_file import (
+    Job,
+    column_of,
+    connector,
+    explained,
+    files,
+    prepare_reader,
+    prepare_sweeper,
+    prepare_writer,
+    reason,
+    row_of,
+    rows_of,
+    transaction,
+)
+from antiphon.stores.sqlite_writer import Journal, Lane, Writer
+from antiphon.wire.items import Item
+from antiphon.wire.response import Response
+
+LOCK_WAIT_S: Final = 5.0
+"""How long a thread waits for another process's lock: longer than any sane transaction takes."""
+INLINE_BYTES_MAX: Final = 256 * 1024
+"""What may be read or written on the event loop at once: about a millisecond."""
+LOOKUPS_INLINE_MAX: Final = 64
+UNBOUNDED: Final = sys.maxsize
+NOT_SAVED: Final = StorageError().message
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Implements the port Store. Opening may raise SettingsError."""
+
+    def __init__(self, storage: Storage, limits: Limits, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._database = storage.database
+        lock_wait_ms = round(lock_wait_s * 1000)
+        with ExitStack() as opened, explained(storage.database):
+            connect = connector(storage.database)
+            writer, far, sweeper = (opened.enter_context(Lane(connect(), name)) for name in ("write", "read", "sweep"))
+            self._near = opened.enter_context(closing(connect()))
+            self._far = far
+            self._journal = Journal(sweeper)
+            # A full commit waits for the disk: nothing for the event loop.
+            inline_bytes_max = INLINE_BYTES_MAX if storage.synchronous == "normal" else 0
+            self._writer = Writer(writer, self._journal, lock_wait_ms, limits.store_queue_max, inline_bytes_max)
+            prepare_writer(writer.connection, storage, lock_wait_ms)
+            writer.connection.set_wal_hook(self._journal.note)
+            prepare_reader(self._near, 0)
+            prepare_reader(far.connection, lock_wait_ms)
+            prepare_sweeper(sweeper.connection, storage, lock_wait_ms)
+            self._opened: ExitStack | None = opened.pop_all()
+        self._keys: tuple[ApiKey, ...] = ()
+        self._keys_version = -1
+
+    # -- writing
+
+    async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
+        if len(given) + len(history) + len(response.output) > sql.PLACES:
+            raise StorageError(f"{NOT_SAVED} (it has more than {sql.PLACES} items)")
+        body = sql.encode_body(response)
+        rows = sql.item_rows(given, is_input=True) + sql.item_rows(response.output, is_input=False)
+        saving = _Saving(project, response, body, rows, history)
+        await self._write(partial(_save, saving), _text_bytes(body, rows), NOT_SAVED)
+
+    async def delete(self, project: str, response_id: str) -> bool:
+        return await self._write(partial(_delete, project, response_id), UNBOUNDED, "The response was not deleted.")
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._write(partial(_add_key, key), 0, "The key was not saved.")
+
+    async def revoke_key(self, key_id: str) -> bool:
+        return await self._write(partial(_revoke_key, key_id), 0, "The key was not revoked.")
+
+    async def _write(self, job: Job[T], text_bytes: int, failure: str) -> T:
+        self._require_open()
+        try:
+            return await self._writer.write(job, text_bytes)
+        except apsw.Error as error:
+            raise StorageError(f"{failure} ({reason(error)})") from error
+
+    # -- reading
+
+    async def response(self, project: str, response_id: str) -> Response | None:
+        return await self._read_of(project, response_id, _read_response)
+
+    async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
+        return await self._read_of(project, response_id, _read_context)
+
+    async def input_items(
+        self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
+    ) -> Page | None:
+        return await self._read_of(project, response_id, partial(_read_page, limit, order, after))
+
+    async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
+        job = partial(_read_items, project, list(dict.fromkeys(ids)))
+        return await (self._read(job) if len(ids) <= LOOKUPS_INLINE_MAX else self._read_far(job))
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """The same object until a key is added or revoked, by whichever process."""
+        version = await self._read(_keys_version)
+        if version != self._keys_version:
+            # Read after its version: at worst it is newer, and will be read once more.
+            self._keys = await self._read(_read_keys)
+            self._keys_version = version
+        return self._keys
+
+    async def _read_of(self, project: str, response_id: str, job: "ChainJob[T]") -> T | None:
+        look = partial(_look, project, response_id, job)
+        try:
+            return await self._read(partial(look, INLINE_BYTES_MAX))
+        except _TooLongHere:
+            return await self._read_far(partial(look, UNBOUNDED))
+
+    async def _read(self, job: Job[T]) -> T:
+        self._require_open()
+        try:
+            return job(self._near)
+        except apsw.BusyError:
+            return await self._read_far(job)
+        except apsw.Error as error:
+            raise _unreadable(error) from error
+
+    async def _read_far(self, job: Job[T]) -> T:
+        self._require_open()
+        try:
+            return await self._far.run(job)
+        except apsw.Error as error:
+            raise _unreadable(error) from error
+
+    # -- the rest
+
+    async def check(self) -> Check:
+        if self._database == ":memory:":
+            return Check(name="store", ok=True, detail="SQLite in memory: nothing is kept when the server stops")
+        try:
+            await self._write(_probe, UNBOUNDED, "It cannot be written.")
+        except StorageError as error:
+            remedy = "make room on that disk, or end the program that holds the file locked"
+            return Check(name="store", ok=False, detail=f"{self._database}: {error.message}", remedy=remedy)
+        size = sum(path.stat().st_size for path in files(self._database) if path.exists())
+        detail = f"{self._database}: SQLite {apsw.sqlite_lib_version()}, {size / 2**20:.1f} MiB, writable"
+        return Check(name="store", ok=True, detail=detail)
+
+    async def close(self) -> None:
+        """Waits for what is under way. Afterwards every call raises StorageError."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await self._writer.finish()
+            await self._journal.finish()
+            await asyncio.to_thread(opened.close)
+
+    def _require_open(self) -> None:
+        if self._opened is None:
+            raise StorageError("The store is closed.")
+
+
+# -- jobs
+
+
+class _Saving(NamedTuple):
+    project: str
+    response: Response
+    body: str
+    rows: list[sql.ItemRow]
+    history: Sequence[Item]
+
+
+def _save(saving: _Saving, connection: apsw.Connection) -> None:
+    project, response, body, rows, history = saving
+    parent, bytes_before = _parent(connection, project, response.previous_response_id)
+    if parent is None and response.previous_response_id is not None:
+        rows = sql.item_rows(history, is_input=True) + rows  # the parent was erased while this ran
+    chain_bytes = bytes_before + _text_bytes(body, rows)
+    created_at = response.created_at
+    values = (project, response.id, parent, chain_bytes, response.status, response.model, created_at, body)
+    connection.execute(sql.ADD_RESPONSE, values)
+    n = connection.last_insert_rowid()
+    place, _ = sql.places(n)
+    connection.executemany(sql.ADD_ITEM, [(place + at, project, *row) for at, row in enumerate(rows)])
+    if response.metadata:
+        labels = [(project, key, value, created_at, n) for key, value in response.metadata.items()]
+        connection.executemany(sql.ADD_METADATA, labels)
+
+
+def _parent(connection: apsw.Connection, project: str, response_id: str | None) -> tuple[int | None, int]:
+    found = None if response_id is None else row_of(connection, sql.FIND_PARENT, (project, response_id))
+    return (None, 0) if found is None else (found[0], found[1])
+
+
+def _text_bytes(body: str, rows: Sequence[sql.ItemRow]) -> int:
+    """In characters, which is near enough for choosing a thread."""
+    return len(body) + sum(len(row.data) for row in rows)
+
+
+def _delete(project: str, response_id: str, connection: apsw.Connection) -> bool:
+    found = row_of(connection, sql.FIND_LIVING, (project, response_id))
+    if found is None:
+        return False
+    n = found[0]
+    body, created_at = rows_of(connection, sql.READ_BODY, (n,))[0]
+    labels = [(project, key, value, created_at, n) for key, value in sql.decode_labels(body).items()]
+    connection.executemany(sql.DROP_METADATA, labels)
+    connection.execute(sql.ERASE_RESPONSE, (n,))
+    for (unneeded,) in rows_of(connection, sql.FIND_UNNEEDED, (n,)):
+        connection.execute(sql.DROP_ITEMS, sql.places(unneeded))
+        connection.execute(sql.DROP_RESPONSE, (unneeded,))
+    return True
+
+
+def _add_key(key: ApiKey, connection: apsw.Connection) -> None:
+    connection.execute(sql.ADD_KEY, (key.id, key.project, key.name, key.hint, key.digest, key.created_at))
+
+
+def _revoke_key(key_id: str, connection: apsw.Connection) -> bool:
+    connection.execute(sql.DROP_KEY, (key_id,))
+    return connection.changes() > 0
+
+
+def _probe(connection: apsw.Connection) -> None:
+    connection.execute(sql.PROBE)
+
+
+ChainJob: TypeAlias = Callable[[int, apsw.Connection], T]
+"""Reads something of the response with this number, which holds within one transaction only."""
+
+
+class _TooLongHere(Exception):  # noqa: N818 - not an error: the same job is done in the other thread
+    """This read is too long for the event loop."""
+
+
+def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, connection: apsw.Connection) -> T | None:
+    def find_and_read(connection: apsw.Connection) -> T | None:
+        found = row_of(connection, sql.FIND_LIVING, (project, response_id))
+        if found is None:
+            return None
+        n, chain_bytes = found
+        if chain_bytes > bytes_max:
+            raise _TooLongHere
+        return job(n, connection)
+
+    return transaction("BEGIN", find_and_read, connection)
+
+
+def _read_response(n: int, connection: apsw.Connection) -> Response:
+    body, _ = rows_of(connection, sql.READ_BODY, (n,))[0]
+    return sql.decode_response(body, column_of(connection, sql.READ_OUTPUT, sql.places(n)))
+
+
+def _read_context(n: int, connection: apsw.Connection) -> tuple[Item, ...]:
+    return sql.decode_items(column_of(connection, sql.READ_CONTEXT, (n,)))
+
+
+def _read_page(limit: int, order: Order, after: str | None, n: int, connection: apsw.Connection) -> Page:
+    own, _ = sql.places(n)
+    begin = sql.PAGE_BEGINS[order]
+    if after is not None:
+        (begin,) = column_of(connection, sql.FIND_PLACE[order], (n, own, after))
+        if begin is None:
+            raise NotFound(f"Item with id '{after[:128]}' not found.", param="after")
+    found = column_of(connection, sql.READ_PAGE[order], (n, own, begin, limit + 1))
+    return Page(items=sql.decode_items(found[:limit]), has_more=len(found) > limit)
+
+
+def _read_items(project: str, ids: Sequence[str], connection: apsw.Connection) -> dict[str, Item]:
+    found = {}
+    for item_id in ids:
+        row = row_of(connection, sql.READ_ITEM, (project, item_id))
+        if row is not None:
+            found[item_id] = row[0]
+    return dict(zip(found, sql.decode_items(list(found.values())), strict=True))
+
+
+def _keys_version(connection: apsw.Connection) -> int:
+    return int(rows_of(connection, sql.KEYS_VERSION)[0][0])
+
+
+def _read_keys(connection: apsw.Connection) -> tuple[ApiKey, ...]:
+    return tuple(
+        ApiKey(id=id_, project=project, name=name, hint=hint, digest=digest, created_at=created_at)
+        for id_, project, name, hint, digest, created_at in rows_of(connection, sql.READ_KEYS)
+    )
+
+
+def _unreadable(error: apsw.Error) -> StorageError:
+    return StorageError(f"The store could not be read. ({reason(error)})")

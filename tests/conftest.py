@@ -1,0 +1,67 @@
+"""What tests share: a real server on a loopback port, in this process, as the product runs it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import openai
+import pytest
+
+from antiphon import app, config
+from antiphon.config import ScriptedModel, Settings
+
+WAIT_S = 20
+"""No test waits longer for one thing."""
+
+Serving: TypeAlias = Callable[..., AbstractAsyncContextManager[str]]
+
+
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[str]:
+    """A running server; gives its base address, with /v1."""
+    async with app.running(settings) as asgi:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = app.http_server(asgi, settings)
+        server.capture_signals = nullcontext  # type: ignore[method-assign] # the signals are pytest's
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(task, WAIT_S)
+            listener.close()
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Settings:
+    """The scripted model and tool, storing in a file of the test's own."""
+    return config.Settings(
+        models=(ScriptedModel(),),
+        storage=config.Storage(database=str(tmp_path / "test.db")),
+        tools=config.Tools(scripted=config.ScriptedToolSettings(enabled=True)),
+    )
+
+
+@pytest.fixture
+async def url(scripted: Settings) -> AsyncIterator[str]:
+    async with serve(scripted) as address:
+        yield address
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The official SDK; it must not hide a fault by trying again."""
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S) as sdk:
+        yield sdk
+
+
+def changed(settings: Settings, **sections: dict[str, Any]) -> Settings:
+    """The settings with some fields of some sections changed."""
+    for name, fields in sections.items():
+        section = msgspec.structs.replace(getattr(settings, name), **fields)
+        settings = msgspec.structs.replace(settings, **{name: section})
+    return settings
