@@ -26,7 +26,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
     async with app.running(settings) as asgi:
         listener = socket.create_server(("127.0.0.1", 0))
         server = app.http_server(asgi, settings)
-        server.capture_signals = nullcontext  # type: ignore[method-assign] # the signals are pytest's
+        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # the signals are pytest's
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

@@ -1,4 +1,4 @@
-"""The laws of docs/design.md, held against a builder: a script of what models and tools do goes in, a verdict comes out.
+"""The laws of docs/design.md, held against a builder: a script of what models and tools do goes in, a verdict out.
 
 A script is plain data, so that hypothesis can make it and mutants can be fed the same one.
 """
@@ -183,4 +183,3 @@ def _merged(runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     can be compared."""
     merged = [(kind, "".join(text for _, text in group)) for kind, group in itertools.groupby(runs, lambda run: run[0])]
     return [(kind, text if kind == "message" else "".join(sorted(text))) for kind, text in merged]
-

@@ -17,7 +17,7 @@ from tests.laws import HOSTED, Script, Turn, check, play, skeleton
 
 CITATION = UrlCitation(url="http://a.example", title="a", start_index=0, end_index=1)
 LOGPROB = Logprob(token="a", logprob=-0.5)
-TEXTS = st.text(st.sampled_from("ab{}\" \né\U0001f600"), max_size=6)
+TEXTS = st.text(st.sampled_from('ab{}" \né\U0001f600'), max_size=6)
 
 
 @st.composite
@@ -122,16 +122,22 @@ MUTANTS = {
         "            self.append(ev.ArgumentsDelta(self._sequence, draft.id, draft.index, delta.arguments))\n",
         "",
     ),
-    "a sequence number is skipped": ("        self._sequence += 1\n        self._pending.append(event)\n        if",
-                                     "        self._sequence += 2\n        self._pending.append(event)\n        if"),
+    "a sequence number is skipped": (
+        "        self._sequence += 1\n        self._pending.append(event)\n        if",
+        "        self._sequence += 2\n        self._pending.append(event)\n        if",
+    ),
     "every item has index 0": ("        index = len(self._items)\n        draft", "        index = 0\n        draft"),
     "a part is not closed": ("        self._close_part(draft)\n        kind = CALLS", "        kind = CALLS"),
     "a part is closed twice": ("        draft.open = None\n", ""),
-    "part.done is not sent": (
-        "        self.append(part.kind.part_done(self._sequence, *place, finished))\n", ""),
+    "part.done is not sent": ("        self.append(part.kind.part_done(self._sequence, *place, finished))\n", ""),
     "text.done is not sent": (
-        '        self.append(part.kind.text_done(self._sequence, *place, "".join(part.chunks), *logprobs))\n', ""),
-    "text.done brings news": ('*place, "".join(part.chunks), *logprobs', '*place, "".join(part.chunks) + "!", *logprobs'),
+        '        self.append(part.kind.text_done(self._sequence, *place, "".join(part.chunks), *logprobs))\n',
+        "",
+    ),
+    "text.done brings news": (
+        '*place, "".join(part.chunks), *logprobs',
+        '*place, "".join(part.chunks) + "!", *logprobs',
+    ),
     "arguments.done brings news": ('draft.index, "".join(draft.chunks)', 'draft.index, "".join(draft.chunks) + "}"'),
     "arguments.done is not sent": (
         '            self.append(kind.done(self._sequence, draft.id, draft.index, "".join(draft.chunks)))\n',
@@ -141,35 +147,57 @@ MUTANTS = {
     "an item's end is not told": ("        self.append(ev.OutputItemDone(self._sequence, index, item))\n", ""),
     "an item is done under another id": (
         "        self._items[index] = item\n",
-        '        item = structs.replace(item, id="msg_x")\n        self._items[index] = item\n'),
+        '        item = structs.replace(item, id="msg_x")\n        self._items[index] = item\n',
+    ),
     "a finished item is told under the next index": (
-        "ev.OutputItemDone(self._sequence, index, item)", "ev.OutputItemDone(self._sequence, index + 1, item)"),
+        "ev.OutputItemDone(self._sequence, index, item)",
+        "ev.OutputItemDone(self._sequence, index + 1, item)",
+    ),
     "an item begins under another index": (
-        "ev.OutputItemAdded(self._sequence, index, draft.item)", "ev.OutputItemAdded(self._sequence, 7, draft.item)"),
+        "ev.OutputItemAdded(self._sequence, index, draft.item)",
+        "ev.OutputItemAdded(self._sequence, 7, draft.item)",
+    ),
     "a part is not announced": (
-        '        self.append(kind.part_added(self._sequence, draft.id, draft.index, part.index, kind.part("")))\n', ""),
-    "the output is sorted by another order": ("for i, item in enumerate(self._items))",
-                                              "for i, item in reversed(list(enumerate(self._items))))"),
+        '        self.append(kind.part_added(self._sequence, draft.id, draft.index, part.index, kind.part("")))\n',
+        "",
+    ),
+    "the output is sorted by another order": (
+        "for i, item in enumerate(self._items))",
+        "for i, item in reversed(list(enumerate(self._items))))",
+    ),
     "an annotation is told but not kept": ("        part.annotations.append(delta.annotation)\n", ""),
     "an annotation is kept but not told": (
-        "        self.append(ev.AnnotationAdded(self._sequence, *place, delta.annotation))\n", ""),
+        "        self.append(ev.AnnotationAdded(self._sequence, *place, delta.annotation))\n",
+        "",
+    ),
     "annotations share an index": ("part.index, len(part.annotations))", "part.index, 0)"),
     "logprobs are not gathered": ("            part.logprobs.extend(delta.logprobs)\n", ""),
     "a summary part goes on under a new label": (" or part.label != label", " and part.label != label"),
     "another kind of part goes on in the open one": ("part.kind is not kind or", "False or"),
-    "a message goes on after reasoning": ("            self._close_written()\n            draft = self._drafts[kind, key]",
-                                          "            draft = self._drafts[kind, key]"),
+    "a message goes on after reasoning": (
+        "            self._close_written()\n            draft = self._drafts[kind, key]",
+        "            draft = self._drafts[kind, key]",
+    ),
     "parallel calls share a draft": ("self._drafts.get((kind, key))", 'self._drafts.get((kind, "0"))'),
     "a hosted call's arguments are lost": ("            gathered[1].append(delta.arguments)\n", ""),
-    "a hosted call's end is not told": ("        del self._running[index]\n        self._done(index, done)\n",
-                                        "        del self._running[index]\n        self._items[index] = done\n"),
-    "a hosted status is told before it is true": ("        self._running[index] = structs.replace(self._running[index], status=status)\n", ""),
+    "a hosted call's end is not told": (
+        "        del self._running[index]\n        self._done(index, done)\n",
+        "        del self._running[index]\n        self._items[index] = done\n",
+    ),
+    "a hosted status is told before it is true": (
+        "        self._running[index] = structs.replace(self._running[index], status=status)\n",
+        "",
+    ),
     "running calls are forgotten at the end": (
-        '            self.outcome(index, structs.replace(item, status="incomplete"))\n', "            del self._running[index]\n"),
+        '            self.outcome(index, structs.replace(item, status="incomplete"))\n',
+        "            del self._running[index]\n",
+    ),
     "created is not sent": ("        self.append(ev.ResponseCreated(self._sequence, self._response))\n", ""),
-    "the terminal event loses the output": ("        response = structs.replace(\n            self.response,\n            status=status,",
-                                            "        response = structs.replace(\n            self.response,\n            output=(),\n            status=status,"),
-}  # fmt: skip
+    "the terminal event loses the output": (
+        "            self.response,\n            status=status,",
+        "            self.response,\n            output=(),\n            status=status,",
+    ),
+}
 
 EXAMPLES = (
     Script((Turn((Thought("hm "), Thought(" so"), Text(" a "), Text("b"), Annotate(CITATION), Annotate(CITATION))),)),

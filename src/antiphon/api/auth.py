@@ -57,7 +57,7 @@ class Gate:
         host = _name(headers.get("host", "localhost"))
         if not self._hosts_open and host not in LOOPBACK:
             raise Forbidden(
-                f"The Host '{host[:100]}' is not this machine. Create a key (antiphon keys create) to serve other hosts."
+                f"The Host '{host[:100]}' is not this machine. To serve others create a key (antiphon keys create)."
             )
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:

@@ -125,7 +125,9 @@ class Query:
         if text is None:
             return default
         if not text.removeprefix("-").isdecimal() or len(text) > 18:
-            raise InvalidType(f"Invalid type for '{name}': expected an integer, but got '{text[:32]}' instead.", param=name)
+            raise InvalidType(
+                f"Invalid type for '{name}': expected an integer, but got '{text[:32]}' instead.", param=name
+            )
         value = int(text)
         if not least <= value <= most:
             side = "below_min" if value < least else "above_max"

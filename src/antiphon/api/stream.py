@@ -147,5 +147,3 @@ def _usage_frame(response: Response) -> bytes:
         "usage": response.usage,
     }
     return b"data: " + codec.encode(chunk) + b"\n\n"
-
-

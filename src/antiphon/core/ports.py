@@ -76,7 +76,7 @@ class Tool(Protocol):
         ...
 
     def run(self, item: HostedCall, declaration: Any) -> AsyncGenerator[Progress | Outcome, None]:
-        """Runs the call: any number of Progress, then one Outcome. A raised exception fails the item, not the response."""
+        """Runs the call: any number of Progress, then one Outcome. What it raises fails the item, not the response."""
         ...
 
     def replay(self, item: HostedCall) -> tuple[FunctionCall, FunctionCallOutput]:
@@ -109,9 +109,7 @@ class Store(Protocol):
     Raises StorageError when the medium fails; nothing of a failed save is kept.
     """
 
-    async def save(
-        self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]
-    ) -> None:
+    async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         """Writes a finished response with its new items: `given` (its own input) and `response.output`, in one
         transaction. `history` is what came before it through previous_response_id; it is written only when that
         parent was erased while this response ran."""

@@ -86,9 +86,7 @@ class Engine:
         if not await self._world.store.delete(project, response_id):
             raise _not_found(response_id)
 
-    async def input_items(
-        self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
-    ) -> Page:
+    async def input_items(self, project: str, response_id: str, *, limit: int, order: Order, after: str | None) -> Page:
         run = self._running(project, response_id)
         if run is not None:
             return _page((*run.plan.history, *run.plan.given), limit, order, after)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -29,9 +29,7 @@ Ending = Literal["completed", "incomplete", "cancelled", "failed"]
 class World:
     """What every run of a server shares."""
 
-    def __init__(
-        self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock
-    ) -> None:
+    def __init__(self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock) -> None:
         self.store = store
         self.tools = tools
         self.limits = limits
@@ -92,7 +90,7 @@ class Run:
         self._started = True
         try:
             if self._cancelled:
-                raise asyncio.CancelledError
+                raise asyncio.CancelledError  # noqa: TRY301 # as if it had come one step later
             status, reason = await self._take_turns()
             await self._end(status, reason=reason)
         except asyncio.CancelledError:
@@ -100,7 +98,7 @@ class Run:
             await self._end("cancelled")
         except ApiError as error:
             await self._fail(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 # the second of the two places: whatever broke, the response still ends
             logger.exception("a run broke", response=self.id)
             await self._fail(ServerError())
         finally:
@@ -180,8 +178,7 @@ class Run:
         assert isinstance(item, HostedCall)
         try:
             done = await self._outcome(index, item, hosted)
-        except Exception:
-            # A failing tool fails its item, not the response.
+        except Exception:  # noqa: BLE001 # a failing tool, however it fails, fails its item, not the response
             logger.exception("a hosted call failed", response=self.id, tool=call.name)
             done = structs.replace(item, status="failed", output="The tool failed.")
         self._builder.outcome(index, done)
@@ -253,5 +250,3 @@ INCOMPLETE: dict[str, str] = {"length": "max_output_tokens", "content_filter": "
 
 def _wire_error(error: ApiError | None) -> ResponseError | None:
     return None if error is None else ResponseError(code=error.code or "server_error", message=error.message)
-
-

@@ -61,7 +61,7 @@ class Client:
         self._busy: set[_Connection] = set()
 
     async def request(self, method: str, path: str, body: bytes = b"") -> "Answer":
-        """The answer, once its head is there. Raises OSError or TimeoutError (no connection), Broken, NotHttp, Silent."""
+        """The answer, once its head is there. Raises OSError, TimeoutError (no connection), Broken, NotHttp, Silent."""
         head = b"%s %s HTTP/1.1\r\n%s" % (method.encode(), path.encode("ascii"), self._head)
         message = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body) if body else head + b"\r\n"
         while (connection := self._take_idle()) is not None:
@@ -212,7 +212,7 @@ class Answer:
         return bool(self.status) and not chunked and "content-length" not in self.headers
 
     def _tick(self) -> None:
-        """One timer an answer, not one a read: it looks how long the silence has been. A paused reader is no silence."""
+        """One timer an answer, not one a read: it looks how long the silence was. A paused reader is no silence."""
         silent_s = self._loop.time() - self._last
         if silent_s >= self._silence_s and not self._is_paused:
             self.on_error(Silent())
@@ -255,7 +255,7 @@ class _Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         answer = self.answer

@@ -14,9 +14,10 @@ Steps are parted by " | ". After tool outputs it says "got: " and the outputs; w
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
-from antiphon.config import Limits, ScriptedModel as Settings
+from antiphon.config import Limits
+from antiphon.config import ScriptedModel as Settings
 from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Thought, ToolCall
 from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
@@ -24,6 +25,7 @@ from antiphon.errors import ModelError
 from antiphon.wire.items import FunctionCallOutput, InputText, Message
 from antiphon.wire.response import OutputTokensDetails, Usage
 
+KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
 VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut"})
 FIRST_OF_JANUARY_2026 = 1_767_225_600
 
@@ -117,9 +119,8 @@ def _deltas(verb: str, text: str, place: int) -> Iterator[Delta]:
         return
     if verb == "long":
         text = " ".join(f"word{number}" for number in range(int(text)))
-    kind = {"think": Thought, "refuse": Refusal}.get(verb, Text)
     for piece in _pieces(text):
-        yield kind(piece)
+        yield KINDS.get(verb, Text)(piece)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -73,8 +73,7 @@ def _normalise(raw: dict[str, Any]) -> dict[str, Any]:
     raw = _without_nulls(raw)
     for name in raw.keys() & LATER.keys():
         later = LATER[name]
-        if not any(raw[name] == default and type(raw[name]) is not bool or raw[name] is default
-                   for default in later.defaults):  # fmt: skip # 0 == False, but they are not the same wish
+        if not any(_same(raw[name], default) for default in later.defaults):
             raise UnsupportedParameter(
                 f"Unsupported parameter: '{name}' is not supported by this server yet. {later.instead}".strip(),
                 param=name,
@@ -90,6 +89,11 @@ def _normalise(raw: dict[str, Any]) -> dict[str, Any]:
     if "stop" in raw:
         raw["stop"] = _stop(raw["stop"])
     return raw
+
+
+def _same(value: object, default: object) -> bool:
+    """Equal, and the same kind of thing: 0 == False, but they are not the same wish."""
+    return value == default and isinstance(value, bool) is isinstance(default, bool)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -260,7 +264,9 @@ def _choice(what: str, path: str) -> ApiError | None:
         return None
     value, name = match[1][:100], path.rpartition(".")[2]
     if value.strip("'") in LATER_TYPES:
-        return UnsupportedParameter(f"Invalid value: {value} is not supported at '{path}' by this server yet.", param=path)
+        return UnsupportedParameter(
+            f"Invalid value: {value} is not supported at '{path}' by this server yet.", param=path
+        )
     if name in _SUPPORTED:
         *most, last = (f"'{choice}'" for choice in _SUPPORTED[name])
         supported = f"{', '.join(most)}, and {last}"

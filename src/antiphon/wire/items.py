@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
-Later: TypeAlias = None | UnsetType
+Later: TypeAlias = UnsetType | None
 """A field of the reference that this server does not serve yet: absent or null, else the codec refuses it by name."""
 
 
@@ -120,7 +120,7 @@ class FunctionCall(ItemBase, frozen=True, kw_only=True, tag="function_call", ren
     name: str
     namespace: Later = UNSET
     caller: Later = UNSET
-    async_: Literal[False] | None | UnsetType = UNSET
+    async_: Literal[False] | UnsetType | None = UNSET
     created_by: str | UnsetType = UNSET
 
 

@@ -95,25 +95,36 @@ LATER: dict[str, Later] = {
     "top_logprobs": Later((0,)),
     "truncation": Later(("disabled",)),
 }
-LATER_TYPES = frozenset({  # item, part, tool and format types of the reference that are refused by name for now
-    *("input_image", "input_file", "input_audio", "custom_tool_call", "custom_tool_call_output", "file_search_call"),
-    *("web_search_call", "code_interpreter_call", "image_generation_call", "computer_call", "computer_call_output"),
-    *("shell_call", "shell_call_output", "local_shell_call", "local_shell_call_output", "apply_patch_call"),
-    *("apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
-    *("tool_search_call", "tool_search_output", "additional_tools", "configuration_update", "compaction"),
-    *("compaction_trigger", "program", "program_output", "custom", "namespace", "tool_search", "web_search"),
-    *("web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search"),
-    *("code_interpreter", "image_generation", "mcp", "computer", "computer_use_preview", "shell", "local_shell"),
-    *("apply_patch", "programmatic_tool_calling", "allowed_tools", "json_schema", "json_object"),
-})
-INCLUDABLE = frozenset({
-    "file_search_call.results",
-    "web_search_call.results",
-    "web_search_call.action.sources",
-    "message.input_image.image_url",
-    "computer_call_output.output.image_url",
-    "code_interpreter_call.outputs",
-    "reasoning.encrypted_content",
-    "message.output_text.logprobs",
-})
+LATER_TYPES = frozenset(
+    {  # item, part, tool and format types of the reference that are refused by name for now
+        *(
+            "input_image",
+            "input_file",
+            "input_audio",
+            "custom_tool_call",
+            "custom_tool_call_output",
+            "file_search_call",
+        ),
+        *("web_search_call", "code_interpreter_call", "image_generation_call", "computer_call", "computer_call_output"),
+        *("shell_call", "shell_call_output", "local_shell_call", "local_shell_call_output", "apply_patch_call"),
+        *("apply_patch_call_output", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
+        *("tool_search_call", "tool_search_output", "additional_tools", "configuration_update", "compaction"),
+        *("compaction_trigger", "program", "program_output", "custom", "namespace", "tool_search", "web_search"),
+        *("web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search"),
+        *("code_interpreter", "image_generation", "mcp", "computer", "computer_use_preview", "shell", "local_shell"),
+        *("apply_patch", "programmatic_tool_calling", "allowed_tools", "json_schema", "json_object"),
+    }
+)
+INCLUDABLE = frozenset(
+    {
+        "file_search_call.results",
+        "web_search_call.results",
+        "web_search_call.action.sources",
+        "message.input_image.image_url",
+        "computer_call_output.output.image_url",
+        "code_interpreter_call.outputs",
+        "reasoning.encrypted_content",
+        "message.output_text.logprobs",
+    }
+)
 """Values of `include` on GET: nothing that is stored so far has any of these, so each is granted by itself."""

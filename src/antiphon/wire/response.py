@@ -93,5 +93,3 @@ class Response(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     user: str | None = None
     metadata: dict[str, str] = {}
-
-

@@ -1,0 +1,84 @@
+# Set-up, tests and tools. Needs python3 (3.11 or later) with its venv module, and make; everything else is fetched into .venv.
+# pip's own settings (PIP_… variables, pip.conf) are honoured, so a mirror or a proxy works.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --no-input
+
+.DELETE_ON_ERROR:
+.PHONY: help serve test lint format bench constraints wheel clean libgomp nginx
+
+help:
+	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
+	@echo 'make test         set up what the tests need and run all of them'
+	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
+	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
+	@echo 'make constraints  pin the dependencies anew                    (ARGS=--upgrade for newer ones)'
+	@echo 'make wheel        build dist/antiphon-….whl; make clean: remove all that is built'
+
+# exec: the signal of a Ctrl-C or a stop reaches the server itself.
+serve: $(VENV)/.serve libgomp
+	@exec $(BIN)/antiphon serve $(ARGS)
+
+test: lint libgomp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.test libgomp nginx
+	@exec $(BIN)/python -m bench $(ARGS)
+
+wheel: $(VENV)/.serve
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+# uv, because pip cannot pin for every platform and Python at once; thrown away, because nothing else needs it.
+constraints:
+	@set -e; lab=$$(mktemp -d); trap 'rm -rf "$$lab"' EXIT; \
+	$(PYTHON) -m venv "$$lab" && "$$lab/bin/pip" install --quiet uv && \
+	"$$lab/bin/uv" pip compile --quiet --universal --no-header --no-emit-index-url --group test $(ARGS) \
+	    --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamps: set up again only when what is asked for has changed.
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'antiphon needs Python 3.11 or later; choose one with PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+# The group is read by hand: `pip install --group` came with pip 25.1, and Debian 12 has 23.0.
+$(VENV)/.test: $(VENV)/.serve
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["test"], sep="\n")' \
+	    > $(VENV)/test.txt
+	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt
+	@touch $@
+
+# Installs the system package $(1) when the test $(2) fails and this user may; where it still fails, says what helps and
+# goes on: $(3) is then what does not work.
+define system-package
+@PATH="$$PATH:/usr/sbin:/sbin"; export PATH; $(2) 2>/dev/null || { \
+    if [ "$$(id -u)" = 0 ]; then as=env; else as='sudo -n env'; fi; \
+    apt="$$as DEBIAN_FRONTEND=noninteractive apt-get -qq"; \
+    echo '$(1) is missing: $(3). Trying to install it.' >&2; \
+    if command -v apt-get >/dev/null && $$as true 2>/dev/null; then \
+        { $$apt install -y $(1) || { $$apt update && $$apt install -y $(1); }; } >/dev/null 2>&1; fi; \
+    $(2) 2>/dev/null || echo 'Could not install $(1). This helps: sudo apt-get install $(1)' >&2; }
+endef
+
+libgomp: $(VENV)/.serve
+	$(call system-package,libgomp1,$(BIN)/python -c 'import ctypes; import sys; sys.platform != "linux" or ctypes.CDLL("libgomp.so.1")',without it the embedded model does not run)
+
+nginx:
+	$(call system-package,nginx-light,command -v nginx >/dev/null,without it there is nothing to compare with)

@@ -1,0 +1,1 @@
+"""The benchmark of antiphon beside nginx as a plain relay; nothing of the server imports it."""
