@@ -23,8 +23,8 @@ from antiphon.errors import (
 )
 from antiphon.wire.events import Event, HostedStatus, TaggedEvent
 from antiphon.wire.items import ItemStatus, Role
-from antiphon.wire.request import LATER, LATER_TYPES, CreateResponse, ServiceTier
-from antiphon.wire.response import ReasoningEffort, ReasoningSummary
+from antiphon.wire.request import LATER, LATER_TYPES, CreateResponse
+from antiphon.wire.response import ReasoningEffort, ReasoningSummary, ServiceTier
 
 STOP_MAX = 4
 METADATA_PAIRS_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX = 16, 64, 512

@@ -3,15 +3,13 @@
 Source: openai 3.54.0 types/responses/response_create_params.py; limits from OpenAI's OpenAPI of August 2026.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from antiphon.wire.items import InputItem
-from antiphon.wire.response import ReasoningEffort, ReasoningSummary, TextFormat
+from antiphon.wire.response import ReasoningEffort, ReasoningSummary, ServiceTier, TextFormat
 from antiphon.wire.tools import Tool, ToolChoice
-
-ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 
 
 class ReasoningOptions(Struct, frozen=True, kw_only=True):
@@ -112,7 +110,7 @@ LATER_TYPES = frozenset(
         *("compaction_trigger", "program", "program_output", "custom", "namespace", "tool_search", "web_search"),
         *("web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11", "file_search"),
         *("code_interpreter", "image_generation", "mcp", "computer", "computer_use_preview", "shell", "local_shell"),
-        *("apply_patch", "programmatic_tool_calling", "allowed_tools", "json_schema", "json_object"),
+        *("apply_patch", "computer_use", "programmatic_tool_calling", "allowed_tools", "json_schema", "json_object"),
     }
 )
 INCLUDABLE = frozenset(

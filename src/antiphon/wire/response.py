@@ -14,6 +14,7 @@ from antiphon.wire.tools import Tool, ToolChoice
 ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
+ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 
 
 class InputTokensDetails(Struct, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ class Response(Struct, frozen=True, kw_only=True):
     prompt_cache_retention: None = None
     reasoning: ReasoningConfig = ReasoningConfig()
     safety_identifier: str | None = None
-    service_tier: str = "default"
+    service_tier: ServiceTier = "default"
     store: bool = True
     temperature: float = 1.0
     text: TextConfig = TextConfig()
