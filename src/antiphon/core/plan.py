@@ -98,6 +98,7 @@ def make(
             stop=request.stop,
             effort=request.reasoning.effort,
             user=request.user,
+            is_live=request.stream,
         ),
         hosted=hosted,
         thought_as_summary=request.reasoning.summary is not None,
@@ -162,9 +163,7 @@ def _offer(
     hosted: dict[str, Hosted] = {}
     for index, tool in enumerate(declared):
         if isinstance(tool, FunctionTool):
-            offer = Offer(
-                name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
-            )
+            offer = Offer(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
         else:
             runner = tools.get(_tag(tool))
             if runner is None:

@@ -44,3 +44,5 @@ class Prompt(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     effort: ReasoningEffort | None = None
     user: str | None = None
+    is_live: bool = True
+    """Whether somebody watches the answer come. Where nobody does, an adapter may gather what it reads."""

@@ -5,7 +5,11 @@ aiohttp, in one run (see docs/design.md): half the CPU of a request, a fifth les
 """
 
 import asyncio
+import math
+import os
+import socket
 import ssl
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from typing import cast
@@ -14,20 +18,35 @@ import httptools
 
 BUFFER_BYTES_MAX = 1024 * 1024
 """What may wait for its reader before the socket is no longer read."""
+INFLATED = frozenset({"gzip", "x-gzip", "deflate"})
+GATHERED_BYTES = 64 * 1024
+"""Enough for one step of a reader that gathers."""
 IDLE_CONNECTIONS_MAX = 256
 IDLE_SECONDS_MAX = 30.0
 """Below the keep-alive time of common servers, so that a connection is seldom closed just as it is used again."""
 
 
-class Broken(Exception):
+class Fault(Exception):
+    """Something went wrong below HTTP's meaning."""
+
+
+class Unreachable(Fault):
+    """There is no connection. `may_pass`: another try may find one."""
+
+    def __init__(self, reason: str, *, may_pass: bool) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
+
+
+class Broken(Fault):
     """The connection was lost."""
 
 
-class NotHttp(Exception):
+class NotHttp(Fault):
     """The server does not speak HTTP."""
 
 
-class Silent(Exception):
+class Silent(Fault):
     """The server said nothing for too long."""
 
 
@@ -61,24 +80,24 @@ class Client:
         self._busy: set[_Connection] = set()
 
     async def request(self, method: str, path: str, body: bytes = b"") -> "Answer":
-        """The answer, once its head is there. Raises OSError, TimeoutError (no connection), Broken, NotHttp, Silent."""
+        """The answer, once its head is there. Raises a Fault."""
         head = b"%s %s HTTP/1.1\r\n%s" % (method.encode(), path.encode("ascii"), self._head)
         message = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body) if body else head + b"\r\n"
         while (connection := self._take_idle()) is not None:
             try:
-                return await self._ask(connection, method, message)
+                return await self._ask(connection, message)
             except Broken:
                 continue  # the server closed it between two uses: nothing was lost but the connection
-        return await self._ask(await self._connect(), method, message)
+        return await self._ask(await self._connect(), message)
 
     async def close(self) -> None:
         for connection in [*self._idle, *self._busy]:
             connection.abort()
         self._idle.clear()
 
-    async def _ask(self, connection: "_Connection", method: str, message: bytes) -> "Answer":
+    async def _ask(self, connection: "_Connection", message: bytes) -> "Answer":
         self._busy.add(connection)
-        answer = Answer(self, connection, self._silence_timeout_s, has_body=method != "HEAD")
+        answer = Answer(self, connection, self._silence_timeout_s)
         connection.send(answer, message)
         try:
             await answer.wait_for_head()
@@ -89,10 +108,18 @@ class Client:
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._connect_timeout_s):
-            _, connection = await loop.create_connection(
-                _Connection, self._host, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None
-            )
+        name = self._host if self._tls else None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    _Connection, self._host, self._port, ssl=self._tls, server_hostname=name
+                )
+        except TimeoutError:
+            raise Unreachable(f"no connection within {self._connect_timeout_s:g} s", may_pass=False) from None
+        except (socket.gaierror, ssl.SSLError) as error:
+            raise Unreachable(_reason(error), may_pass=False) from None
+        except OSError as error:
+            raise Unreachable(_reason(error), may_pass=True) from None
         return connection
 
     def _take_idle(self) -> "_Connection | None":
@@ -115,15 +142,36 @@ class Client:
             connection.abort()
 
 
+def _reason(error: OSError) -> str:
+    """What the system calls it. uvloop says "Connect call failed" with the address: the number tells more."""
+    is_plain = (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError)  # names and TLS have their own numbers
+    return os.strerror(error.errno or 0) if is_plain else error.strerror or str(error)
+
+
 class Answer:
     """One answer: its head, and its body as it comes. Close it when done; closed early, the connection goes with it."""
 
     __slots__ = (
-        "_chunks", "_client", "_connection", "_error", "_has_body", "_is_paused", "_last", "_loop", "_silence_s",
-        "_size", "_timer", "_waiter", "headers", "is_complete", "keep_alive", "status",
-    )  # fmt: skip
+        "_chunks",
+        "_client",
+        "_connection",
+        "_error",
+        "_gathers",
+        "_inflater",
+        "_is_paused",
+        "_loop",
+        "_silence_s",
+        "_size",
+        "_timer",
+        "_waiter",
+        "_waits_since_s",
+        "headers",
+        "is_complete",
+        "keep_alive",
+        "status",
+    )
 
-    def __init__(self, client: Client, connection: "_Connection", silence_s: float, *, has_body: bool) -> None:
+    def __init__(self, client: Client, connection: "_Connection", silence_s: float) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         """Names in lower case; of a repeated one the last."""
@@ -131,15 +179,16 @@ class Answer:
         self.keep_alive = False
         self._client = client
         self._connection: _Connection | None = connection
-        self._has_body = has_body
         self._chunks: list[bytes] = []
         self._size = 0
         self._is_paused = False
+        self._gathers = False
+        self._inflater: zlib._Decompress | None = None
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._silence_s = silence_s
-        self._last = self._loop.time()
+        self._waits_since_s = math.inf
         self._timer = self._loop.call_later(silence_s, self._tick)
 
     async def wait_for_head(self) -> None:
@@ -162,6 +211,18 @@ class Answer:
             self._connection.resume()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def read_gathered(self, wait_s: float) -> bytes:
+        """The same, but waits up to `wait_s` for more to come with it: for a reader that nobody waits for."""
+        if not self.is_complete and self._error is None and self._size < GATHERED_BYTES:
+            self._gathers = True
+            timer = self._loop.call_later(wait_s, self._wake)
+            try:
+                await self._wait()
+            finally:
+                timer.cancel()
+                self._gathers = False
+        return await self.read()
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -171,24 +232,37 @@ class Answer:
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
+        self._waits_since_s = self._loop.time()
         try:
             await self._waiter
         finally:
             self._waiter = None
+            self._waits_since_s = math.inf
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # -- what the connection tells
 
     def on_data(self) -> None:
-        """Something was parsed: the silence is over, and the reader may have something to read."""
-        self._last = self._loop.time()
-        if self._waiter is not None and not self._waiter.done() and (self._chunks or self.is_complete or self.status):
-            self._waiter.set_result(None)
+        """Something was parsed: the reader may have something to read."""
+        if self.status and not (self._gathers and not self.is_complete and self._size < GATHERED_BYTES):
+            self._wake()
 
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.headers = headers
         self.status = status
+        if headers.get("content-encoding", "").lower() in INFLATED:
+            self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
 
     def on_body(self, data: bytes) -> None:
+        if self._inflater is not None:
+            try:
+                data = self._inflater.decompress(data)
+            except zlib.error:
+                self.on_error(NotHttp())
+                return
         self._chunks.append(data)
         self._size += len(data)
         if self._size > BUFFER_BYTES_MAX and not self._is_paused and self._connection is not None:
@@ -202,8 +276,7 @@ class Answer:
     def on_error(self, error: Exception) -> None:
         if not self.is_complete and self._error is None:
             self._error = error
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._wake()
 
     @property
     def ends_with_connection(self) -> bool:
@@ -212,12 +285,13 @@ class Answer:
         return bool(self.status) and not chunked and "content-length" not in self.headers
 
     def _tick(self) -> None:
-        """One timer an answer, not one a read: it looks how long the silence was. A paused reader is no silence."""
-        silent_s = self._loop.time() - self._last
-        if silent_s >= self._silence_s and not self._is_paused:
+        """One timer an answer, not one a read: it looks how long the read in progress has waited. Time that the reader
+        spends elsewhere is not the server's silence."""
+        waited_s = max(0.0, self._loop.time() - self._waits_since_s)
+        if waited_s >= self._silence_s:
             self.on_error(Silent())
-            return
-        self._timer = self._loop.call_later(max(self._silence_s - silent_s, 0.01), self._tick)
+        else:
+            self._timer = self._loop.call_later(self._silence_s - waited_s, self._tick)
 
 
 class _Connection(asyncio.Protocol):
