@@ -1,9 +1,9 @@
 """Fold: what a stream of events adds up to. It knows decoded JSON, and nothing of how events are made.
 
-Theory of operation. A stream tells a response twice: bit by bit, in `added`, `delta` and `done` events, and whole, in
-the snapshots that `*.done` and lifecycle events carry. The fold builds `output` from the bits alone and only *compares*
-the snapshots with what it has built: a snapshot that was adopted would paper over a lost delta. Three exceptions are
-data: DONE_ONLY fields of an item, which no delta tells; TOLD_LATER fields of the response; and RESEALED ones.
+Theory of operation. A stream tells a response twice: bit by bit, in `added`, `delta`, status and `done` events, and
+whole, in the snapshots that `*.done` and lifecycle events carry. The fold builds `output` from the bits alone and only
+*compares* the snapshots with what it has built: a snapshot that was adopted would paper over a lost delta. Exceptions
+are data: DONE_ONLY fields of an item, which no delta tells, TOLD_LATER fields of the response, and RESEALED ones.
 
     response      created -> [queued] -> in_progress -> items … -> completed | incomplete | failed
       item        output_item.added -> parts, texts, statuses … -> output_item.done
@@ -42,7 +42,7 @@ class Law(StrEnum):
     REPLAY = "replay"  # the final output is the folded output
 
 
-class Unlawful(Exception):  # noqa: N818 -- it says what the stream is
+class Unlawful(Exception):
     """The stream of events breaks a law."""
 
     def __init__(self, law: Law, message: str, sequence_number: int) -> None:
@@ -95,7 +95,6 @@ TEXTS: Final[dict[str, Text]] = {
 }
 
 PARTS: Final = {"content_part": "content", "reasoning_summary_part": "summary"}
-INDEX: Final = {"content": "content_index", "summary": "summary_index"}
 
 DONE_ONLY: Final[dict[str, frozenset[str]]] = {
     "message": frozenset({"status"}),
@@ -125,7 +124,8 @@ RESEALED: Final = frozenset({"encrypted_content"})
 
 _CARRIERS: Final = frozenset({"added", "delta", "done"})
 _SETTLED: Final = frozenset({"completed", "failed", "incomplete"})
-_ENVELOPE: Final = frozenset({"type", "sequence_number", "item_id", "output_index", *INDEX.values(), "stream_id"})
+_PLACE: Final = frozenset({"item_id", "output_index", "content_index", "summary_index"})
+_ENVELOPE: Final = frozenset({"type", "sequence_number", "stream_id"}) | _PLACE
 
 
 class Fold:
@@ -148,6 +148,7 @@ class Fold:
         return deepcopy({**self._response, "output": self._output()}) if self._response else {}
 
     def feed(self, event: Event) -> None:
+        """Take the next event, or raise Unlawful."""
         try:
             self._take(event)
         except _Broken as broken:
@@ -180,7 +181,7 @@ class Fold:
             fits = (told.get(name) is not None) == (told["status"] == status)
             _hold(fits, Law.LIFECYCLE, f"the response is {told['status']!r} and its {name} is {told.get(name)!r}")
         is_done = all(draft.is_done for draft in self._drafts)
-        _hold(is_done or not stage.ends, Law.LIFECYCLE, "the response ends before all its items are done")
+        _hold(is_done, Law.LIFECYCLE, "the response ends before all its items are done")
         _compare(told, folded, Law.NO_NEWS, "the response", {"output", *(TOLD_LATER if stage.ends else {"status"})})
         self._compare_output(_need(told, "output", list))
         self._response = dict(folded)
@@ -203,7 +204,8 @@ class Fold:
         # Wherever the recordings show a status here at all, it is this one.
         begins = item.get("status", "in_progress") == "in_progress"
         _hold(begins, Law.LIFECYCLE, f"item {index} is added as {item.get('status')!r}")
-        self._drafts.append(_Draft.begin(_need(item, "type", str), item))
+        _need(item, "type", str)
+        self._drafts.append(_Draft(dict(item)))
 
     def _open_draft(self, event: Event) -> "_Draft":
         index, is_last = _need(event, "output_index", int), event["type"] == "response.output_item.done"
@@ -215,9 +217,7 @@ class Fold:
         return self._drafts[index]
 
     def _output(self) -> list[Object]:
-        for draft in self._drafts:
-            draft.settle()
-        return [draft.item for draft in self._drafts]
+        return [draft.settled() for draft in self._drafts]
 
 
 def fold(events: Iterable[Event]) -> Object:
@@ -230,8 +230,7 @@ def fold(events: Iterable[Event]) -> Object:
     return folded.response
 
 
-_Spot: TypeAlias = tuple[str | None, int]
-"""Where in an item: one of its lists of parts and an index in it, or (None, 0) for the item itself."""
+_Spot: TypeAlias = tuple[str | None, int]  # in an item: a list of parts and an index, or (None, 0): the item itself
 
 
 @dataclass(slots=True)
@@ -247,7 +246,7 @@ class _Growing:
         self.pieces = ["".join(self.pieces)]
         self.holder[self.name] = self.pieces[0]
         if self.logprobs:
-            self.holder["logprobs"] = list(self.logprobs)
+            self.holder["logprobs"] = self.logprobs
 
 
 @dataclass(slots=True)
@@ -260,25 +259,23 @@ class _Draft:
     parts: set[_Spot] = field(default_factory=set)
     texts: dict[_Spot, _Growing] = field(default_factory=dict)
 
-    @classmethod
-    def begin(cls, kind: str, item: Object) -> "_Draft":
-        draft = cls(dict(item))
+    def __post_init__(self) -> None:
         for text in TEXTS.values():
-            if (text.item, text.parts) == (kind, None):
-                draft.open_text((None, 0), draft.item, text.field)
-        return draft
+            if (text.item, text.parts) == (self.item["type"], None):
+                self.open_text((None, 0), self.item, text.field)
 
     def open_text(self, spot: _Spot, holder: Object, name: str) -> None:
         """A text is open if it is added empty: one that is added whole, or null, takes no deltas."""
         if holder.get(name) == "":
             self.texts[spot] = _Growing(holder, name)
 
-    def settle(self) -> None:
+    def settled(self) -> Object:
         for text in self.texts.values():
             text.settle()
+        return self.item
 
     def add_part(self, event: Event, parts: str) -> None:
-        part, index = _need(event, "part", dict), _need(event, INDEX[parts], int)
+        part, index = _need(event, "part", dict), _need(event, f"{parts}_index", int)
         place = (self.item["type"], parts, part.get("type"))
         name = next((text.field for text in TEXTS.values() if (text.item, text.parts, text.part) == place), None)
         _hold(name is not None, Law.PLACE, f"{place[0]}.{parts} takes no part of type {place[2]!r}")
@@ -290,7 +287,7 @@ class _Draft:
         self.open_text((parts, index), self.item[parts][index], str(name))
 
     def close_part(self, event: Event, parts: str) -> None:
-        part, index = _need(event, "part", dict), _need(event, INDEX[parts], int)
+        part, index = _need(event, "part", dict), _need(event, f"{parts}_index", int)
         spot = (parts, index)
         _hold(spot in self.parts, Law.PLACE, f"{parts}[{index}] is not open")
         _hold(spot not in self.texts, Law.PLACE, f"{parts}[{index}] is done before its text")
@@ -321,9 +318,10 @@ class _Draft:
         part["annotations"] = [*known, annotation]
 
     def progress(self, event: Event) -> None:
-        """A status event, `response.<item type>.<status>`. The item's own status is told by output_item.done.
+        """A status event, `response.<item type>.<status>`: what an open item shows, until output_item.done settles it.
 
         Any word is a status, since a new tool brings its own, save those of events that carry text: it would be lost.
+        An event that carries more, such as image_generation_call.partial_image, is progress and no status.
         """
         kind, _, status = event["type"].rpartition(".")
         is_status = kind == f"response.{self.item['type']}" and status and status not in _CARRIERS
@@ -331,6 +329,8 @@ class _Draft:
         fits = self.status not in _SETTLED and (status != "in_progress" or not self.status)
         _hold(fits, Law.LIFECYCLE, f"{event['type']} may not follow {self.status}")
         self.status = status
+        if "status" in self.item and not event.keys() - _ENVELOPE:
+            self.item["status"] = status
 
     def close(self, event: Event) -> None:
         item, index = _need(event, "item", dict), event["output_index"]
@@ -343,7 +343,7 @@ class _Draft:
         self.is_done = True
 
     def _spot(self, event: Event, text: Text) -> _Spot:
-        spot = (text.parts, _need(event, INDEX[text.parts], int) if text.parts else 0)
+        spot = (text.parts, _need(event, f"{text.parts}_index", int) if text.parts else 0)
         is_open = spot in self.texts and self.texts[spot].holder["type"] == (text.part or text.item)
         _hold(is_open, Law.PLACE, f"{event['type']}: no such text is open")
         return spot
@@ -359,7 +359,7 @@ _STEPS: Final[dict[str, Callable[[_Draft, Event], None]]] = {
 }
 
 
-class _Broken(Exception):  # noqa: N818 -- a breach not yet placed in the stream: `feed` knows the number
+class _Broken(Exception):  # a breach not yet placed in the stream: `feed` knows the number
     def __init__(self, law: Law, message: str) -> None:
         self.law = law
         self.message = message
