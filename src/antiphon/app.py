@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import re
 import secrets
 import signal
 import socket
@@ -13,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon import models, observe, stores, tools
 from antiphon.api import routes
@@ -27,6 +28,8 @@ from antiphon.engine.run import World
 from antiphon.errors import SettingsError
 
 BACKLOG = 2048
+LAST_WORDS_S = 5
+"""Beyond limits.shutdown_grace_s, for the last events of runs that were cancelled then."""
 MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
 """Below it glibc takes memory from its heap: fresh mmaps make copies over 1 MB fifteen times slower."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -51,12 +54,13 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
-def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+def http_server(app: routes.Api, settings: Settings) -> uvicorn.Server:
     """uvicorn as this project runs it. Stops by SIGTERM or SIGINT, or when its `should_exit` is set."""
     return _Server(
+        app,
         uvicorn.Config(
             app,
-            http="httptools",
+            http=_Http,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -64,13 +68,38 @@ def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, round(settings.limits.shutdown_grace_s)),
-        )
+            timeout_graceful_shutdown=round(settings.limits.shutdown_grace_s + LAST_WORDS_S),
+        ),
     )
 
 
+class _Http(HttpToolsProtocol):
+    """Passes over an offer to speak HTTP/2, as Java's client makes it with every first request: to uvicorn's parser it
+    ends the request, body and all."""
+
+    def data_received(self, data: bytes) -> None:
+        if b"h2c" in data and data.startswith(_METHODS):
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = _OFFER.sub(b"", head) + end + body
+        super().data_received(data)
+
+
+_METHODS = (b"POST ", b"GET ", b"DELETE ", b"HEAD ")
+_OFFER = re.compile(rb"\r\n(?:upgrade: *h2c|http2-settings:[^\r\n]*) *(?=\r\n|\Z)", re.IGNORECASE)
+
+
 class _Server(uvicorn.Server):
-    """uvicorn raises the signal it was stopped by again once it is done, which would cut short our own ending."""
+    """Ends the runs while uvicorn waits for their connections. uvicorn raises the signal it was stopped by again once
+    it is done, which would cut short our own ending."""
+
+    def __init__(self, app: routes.Api, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stopping = asyncio.create_task(self._app.stop())
+        await super().shutdown(sockets)
+        await stopping
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -81,7 +110,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncGenerator[ASGIApp, None]:
+async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
     """The ASGI application with everything it needs opened, and closed again afterwards."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -93,7 +122,14 @@ async def running(settings: Settings) -> AsyncGenerator[ASGIApp, None]:
         world = World(store, _tools(settings), settings.limits, _new_id, _now)
         engine = Engine(world, Catalog(sources))
         stack.push_async_callback(engine.close)
-        gate = Gate(store, key, settings.auth, settings.cors, hosts_open=settings.server.open_without_keys)
+        gate = Gate(
+            store,
+            key,
+            settings.auth,
+            settings.cors,
+            needs_keys=_is_open_address(settings),
+            hosts_open=settings.server.open_without_keys,
+        )
         yield routes.build(engine, gate, settings.limits, settings.cors, strict=settings.server.strict)
 
 
@@ -142,13 +178,16 @@ def _tools(settings: Settings) -> dict[str, Tool]:
 
 async def _refuse_open_address(settings: Settings, store: Store) -> None:
     """Without keys everybody who reaches the server may use it: then only this machine may reach it."""
-    server = settings.server
-    guarded = server.host in LOOPBACK or server.open_without_keys or settings.auth.required or settings.auth.keys
-    if not guarded and not await store.keys():
+    guarded = settings.auth.required or settings.auth.keys
+    if _is_open_address(settings) and not guarded and not await store.keys():
         raise SettingsError(
-            f"{server.host} can be reached from other machines, and no key exists. Create one "
+            f"{settings.server.host} can be reached from other machines, and no key exists. Create one "
             "(antiphon keys create --project NAME), or pass --open-without-keys if everyone may use this server."
         )
+
+
+def _is_open_address(settings: Settings) -> bool:
+    return settings.server.host not in LOOPBACK and not settings.server.open_without_keys
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,7 +1,7 @@
 """Who may ask: keys and projects, and, while there are no keys, which hosts and origins. Knows no route."""
 
+import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
@@ -17,12 +17,15 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 class Gate:
     """Gives the project of a request, or refuses it."""
 
-    def __init__(self, store: Store, secret: Secret, auth: Auth, cors: Cors, *, hosts_open: bool) -> None:
-        """`hosts_open`: the operator said that a non-loopback address may be served without keys."""
+    def __init__(
+        self, store: Store, secret: Secret, auth: Auth, cors: Cors, *, needs_keys: bool = False, hosts_open: bool
+    ) -> None:
+        """`needs_keys`: this address is never served without, not even when the last key is revoked. `hosts_open`: the
+        operator said that a non-loopback address may be served without keys."""
         self._store = store
         self._secret = secret
         self._static = {digest(key, secret): project for project, key in _static(auth)}
-        self._required = auth.required or bool(self._static)
+        self._required = needs_keys or auth.required or bool(self._static)
         self._origins = frozenset(cors.origins)
         self._hosts_open = hosts_open
         self._known: Sequence[object] = ()
@@ -54,15 +57,18 @@ class Gate:
     def _check_browser(self, headers: Headers) -> None:
         """Without keys, a page elsewhere must not reach this server through the user's browser: neither by a name that
         it makes point to 127.0.0.1 (Host), nor from its own origin."""
-        host = _name(headers.get("host", "localhost"))
+        host = _host(headers.get("host", "localhost"))
         if not self._hosts_open and host not in LOOPBACK:
             raise Forbidden(
-                f"The Host '{host[:100]}' is not this machine. To serve others create a key (antiphon keys create)."
+                f"The Host '{headers.get('host', '')[:100]}' is not this machine. "
+                "To serve others create a key (antiphon keys create)."
             )
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if _name(urlsplit(origin).netloc) not in LOOPBACK | {host if self._hosts_open else ""}:
+        scheme, _, rest = origin.partition("://")
+        page = _host(rest) if scheme in {"http", "https"} else None
+        if page is None or not (page in LOOPBACK or (self._hosts_open and page == host)):
             raise Forbidden(f"The origin '{origin[:100]}' may not call this server. Allow it with [cors] origins.")
 
 
@@ -70,8 +76,10 @@ def _static(auth: Auth) -> list[tuple[str, str]]:
     return [(static.project, static.key) for static in auth.keys]
 
 
-def _name(host: str) -> str:
-    """The name in `name:port`, IPv6 in brackets."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/@,\s\[\]]+)(?::\d*)?")
+
+
+def _host(authority: str) -> str | None:
+    """The name in `name` or `name:port`, IPv6 in brackets; None for anything else."""
+    match = _HOST.fullmatch(authority)
+    return match[1].lower() if match else None

@@ -1,10 +1,12 @@
 """The paths, who is let in, and how an error becomes an answer. The first of the two places where errors are caught."""
 
 import secrets
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,68 +15,88 @@ from antiphon.api.auth import Gate
 from antiphon.api.http import Call, ClientLeft, Served, send_error
 from antiphon.config import Cors, Limits
 from antiphon.engine.engine import Engine
-from antiphon.errors import ApiError, MethodNotAllowed, NotFound, ServerError
+from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
+from antiphon.wire import codec
 
 
-def build(engine: Engine, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> ASGIApp:
+class Api:
+    """The API as one ASGI application. `stop` ends what runs, so that every client still gets its last event.
+
+    Outermost, because every answer gets its x-request-id, whoever makes it.
+    """
+
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = "req_" + secrets.token_hex(16)
+        header = (b"x-request-id", request_id.encode())
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        scope["antiphon.request_id"] = request_id
+        await self._app(scope, receive, stamped)
+
+    async def stop(self) -> None:
+        await self._engine.close()
+
+
+def build(engine: Engine, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> Api:
     """The API as one ASGI application, without start-up and shutdown."""
     served = [*responses.routes(engine, limits, strict=strict), *meta.routes(engine)]
     served.append(meta.description(tuple(served)))
-    routes = [Route(one.path, _Endpoint(one, gate), methods=[one.method]) for one in served]
+    methods: dict[str, dict[str, Served]] = {}
+    for one in served:
+        methods.setdefault(one.path, {})[one.method] = one
+    routes = [Route(path, _Endpoint(by_method, gate), methods=list(by_method)) for path, by_method in methods.items()]
     app: ASGIApp = Border(Router(routes, redirect_slashes=False))
-    if cors.origins:
-        app = CORSMiddleware(
-            app,
-            allow_origins=list(cors.origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "antiphon-ignored-parameters"],
-        )
-    return app
+    return Api(_with_cors(app, cors) if cors.origins else app, engine)
 
 
 class _Endpoint:
-    """An operation behind the gate."""
+    """The operations of one path, behind the gate."""
 
-    def __init__(self, served: Served, gate: Gate) -> None:
-        self._served = served
+    def __init__(self, by_method: Mapping[str, Served], gate: Gate) -> None:
+        self._by_method = by_method
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        project = await self._gate.admit(Headers(scope=scope)) if self._served.needs_key else ""
-        await self._served.endpoint(Call(project, scope, receive, send))
+        method = scope["method"]
+        served = self._by_method["GET" if method == "HEAD" else method]
+        project = await self._gate.admit(Headers(scope=scope)) if served.needs_key else ""
+        await served.endpoint(Call(project, scope, receive, send))
 
 
 class Border:
-    """Every answer gets its x-request-id; every error its envelope. Once an answer has begun, errors are the run's."""
+    """Every error gets its envelope. Once an answer has begun, errors are the run's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         scope["app"] = self  # makes the router raise for an unknown path or method, instead of answering itself
-        request_id = b"req_" + secrets.token_hex(16).encode()
         begun = False
 
-        async def stamped(message: Message) -> None:
+        async def watched(message: Message) -> None:
             nonlocal begun
-            if message["type"] == "http.response.start":
-                begun = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, stamped)
+            await self._app(scope, receive, watched)
         except ClientLeft:
             return
-        except Exception as error:
-            answer = _answer(error, request_id.decode())
+        except Exception as error:  # the first of the two places: whatever broke gets its envelope
+            answer = _answer(error, scope["antiphon.request_id"])
             if begun:
                 raise
-            await send_error(stamped, answer)
+            allow = getattr(error, "headers", None) or {}
+            await send_error(send, answer, {name.lower().encode(): value.encode() for name, value in allow.items()})
 
 
 def _answer(error: Exception, request_id: str) -> ApiError:
@@ -86,3 +108,24 @@ def _answer(error: Exception, request_id: str) -> ApiError:
         return NotFound("There is nothing at this path. See /openapi.json for what is served.")
     log.exception("a request broke", request=request_id)
     return ServerError()
+
+
+class _Cors(CORSMiddleware):
+    """Refuses a preflight in the API's own words."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        error = Forbidden("This origin, method or header may not be used. Allow the origin with [cors] origins.")
+        return Response(codec.error_body(error), error.status, media_type="application/json")
+
+
+def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+    return _Cors(
+        app,
+        allow_origins=list(cors.origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "antiphon-ignored-parameters"],
+    )

@@ -71,12 +71,19 @@ async def _cancel_when_left(run: Run, receive: Receive) -> None:
 async def _await_model(run: Run, timeout_s: float) -> None:
     """Returns when the model has said something, the run has ended, or `timeout_s` passed. Raises what it failed with
     before it said anything."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    timer = loop.call_at(deadline, run.log.wake)
-    while len(run.log.events) <= OPENING_EVENTS and not run.log.closed and loop.time() < deadline:
-        await run.log.wait(OPENING_EVENTS)
-    timer.cancel()
+    is_overdue = False
+
+    def give_up() -> None:  # a flag, not the clock: a timer may fire a hair before its time
+        nonlocal is_overdue
+        is_overdue = True
+        run.log.wake()
+
+    timer = asyncio.get_running_loop().call_later(timeout_s, give_up)
+    try:
+        while len(run.log.events) <= OPENING_EVENTS and not run.log.closed and not is_overdue:
+            await run.log.wait(OPENING_EVENTS)
+    finally:
+        timer.cancel()
     if run.error is not None and not run.response.output:
         raise run.error
 

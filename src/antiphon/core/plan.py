@@ -178,7 +178,7 @@ def _offer(
 
 def _check_name(name: str, taken: Mapping[str, Offer], index: int) -> None:
     param = f"tools[{index}].name"
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise InvalidValue(
             f"Invalid '{param}': expected a string of 1 to 128 characters that matches '^[a-zA-Z0-9_-]+$'.", param=param
         )

@@ -88,7 +88,8 @@ def _steps(prompt: Prompt) -> Iterator[tuple[str, str]]:
         return
     for step in text.split(" | "):
         verb, _, rest = step.partition(" ")
-        yield (verb, rest) if verb in VERBS else ("say", step)
+        is_step = verb in VERBS and (verb != "long" or rest.isdecimal()) and (verb != "call" or rest)
+        yield (verb, rest) if is_step else ("say", step)
 
 
 def _outputs_at_end(prompt: Prompt) -> list[str]:

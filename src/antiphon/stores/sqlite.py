@@ -249,8 +249,8 @@ ChainJob: TypeAlias = Callable[[int, apsw.Connection], T]
 """Reads something of the response with this number, which holds within one transaction only."""
 
 
-class _TooLongHere(Exception):  # noqa: N818 - not an error: the same job is done in the other thread
-    """This read is too long for the event loop."""
+class _TooLongHere(Exception):
+    """This read is too long for the event loop: the far thread does it. Never seen outside."""
 
 
 def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, connection: apsw.Connection) -> T | None:

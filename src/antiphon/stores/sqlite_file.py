@@ -109,12 +109,12 @@ def connector(database: str) -> Callable[[], apsw.Connection]:
 def prepare_writer(connection: apsw.Connection, storage: Storage, lock_wait_ms: int) -> None:
     """Makes the database one of ours, of this version. Raises SettingsError."""
     connection.set_busy_timeout(lock_wait_ms)
-    found_version(connection)  # before anything is changed: the file may be somebody else's
+    missing = sql.pending(DIALECT, _found_version(connection))  # first, so that what is refused stays as it was
     _use_journal(connection, storage.database)
     _set(connection, synchronous=storage.synchronous, journal_size_limit=JOURNAL_BYTES_KEPT)
     _set(connection, foreign_keys="on", cache_size=-CACHE_KIB)
     _set(connection, secure_delete="on")  # what is deleted is to be gone from the file, too
-    if sql.pending(DIALECT, found_version(connection)):
+    if missing:
         transaction("BEGIN IMMEDIATE", _migrate, connection)
     connection.set_busy_timeout(0)
 
@@ -127,19 +127,16 @@ def prepare_reader(connection: apsw.Connection, lock_wait_ms: int) -> None:
 def prepare_sweeper(connection: apsw.Connection, storage: Storage, lock_wait_ms: int) -> None:
     connection.set_busy_timeout(lock_wait_ms)
     _set(connection, synchronous=storage.synchronous, journal_size_limit=JOURNAL_BYTES_KEPT)
-    found_version(connection)  # until it has read something, a connection does not know that there is a journal
 
 
-def found_version(connection: apsw.Connection) -> int:
-    """0 for an empty file. Raises SettingsError for another program's database, and for a newer one of ours."""
+def _found_version(connection: apsw.Connection) -> int:
+    """0 for an empty file. Raises SettingsError for another program's database."""
     (application_id,) = column_of(connection, "PRAGMA application_id", ())
     (version,) = column_of(connection, "PRAGMA user_version", ())
-    if application_id == APPLICATION_ID:
-        sql.pending(DIALECT, version)
-        return int(version)
-    if row_of(connection, "SELECT 1 FROM sqlite_schema LIMIT 1", ()) or version:
+    is_empty = not version and not rows_of(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")
+    if application_id != APPLICATION_ID and not is_empty:
         raise SettingsError(f"The database {connection.filename} belongs to another program.")
-    return 0
+    return int(version)
 
 
 def _use_journal(connection: apsw.Connection, database: str) -> None:
@@ -158,7 +155,7 @@ def _use_journal(connection: apsw.Connection, database: str) -> None:
 
 
 def _migrate(connection: apsw.Connection) -> None:
-    for migration in sql.pending(DIALECT, found_version(connection)):  # another process may have been faster
+    for migration in sql.pending(DIALECT, _found_version(connection)):  # another process may have been faster
         rows_of(connection, migration.script)
         _set(connection, user_version=migration.version)
     _set(connection, application_id=APPLICATION_ID)

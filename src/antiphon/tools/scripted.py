@@ -33,9 +33,7 @@ class ScriptedTool:
     def begin(self, name: str, arguments: str) -> ScriptedCall:
         return ScriptedCall(status="in_progress", name=name, arguments=arguments)
 
-    async def run(
-        self, item: ScriptedCall, declaration: Declaration
-    ) -> AsyncGenerator[Progress | Outcome, None]:
+    async def run(self, item: ScriptedCall, declaration: Declaration) -> AsyncGenerator[Progress | Outcome, None]:
         yield Progress("searching")
         text = msgspec.json.decode(item.arguments or b"{}", type=_Arguments).text
         if text == "wait":

@@ -28,6 +28,8 @@ from antiphon.wire.response import ReasoningEffort, ReasoningSummary, ServiceTie
 
 STOP_MAX = 4
 METADATA_PAIRS_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX = 16, 64, 512
+DEPTH_MAX = 100
+"""Levels of a tool's schema: far more than any model is shown, far fewer than Python's limit on recursion."""
 NEAR_MISS = 0.8
 """How alike an unknown name must be to a known one to be taken for a slip (`temprature`: 0.95; `models`: 0.91)."""
 ERROR_BYTES_MAX = 4_096
@@ -60,7 +62,7 @@ def _decode_object(body: bytes) -> dict[str, Any]:
     try:
         raw = msgspec.json.decode(body)
     except RecursionError:
-        raise InvalidRequest("The JSON body of your request is nested too deeply.") from None
+        raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"We could not parse the JSON body of your request: {error}.") from None
     if not isinstance(raw, dict):
@@ -83,12 +85,33 @@ def _normalise(raw: dict[str, Any]) -> dict[str, Any]:
         raw["input"] = _input(raw["input"])
     if isinstance(raw.get("tools"), list):
         raw["tools"] = [_without_nulls(tool) for tool in raw["tools"]]
+        if _is_deeper(raw["tools"], DEPTH_MAX):
+            raise _too_deep()
     for name in ("reasoning", "text", "stream_options", "tool_choice"):
         if name in raw:
             raw[name] = _without_nulls(raw[name])
     if "stop" in raw:
         raw["stop"] = _stop(raw["stop"])
     return raw
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Schemas are kept as they came: what is read here must be written, and read again, from deeper in the stack."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> ApiError:
+    return InvalidRequest("The JSON body of your request is nested too deeply.")
 
 
 def _same(value: object, default: object) -> bool:
@@ -140,6 +163,8 @@ def _with_parts(item: dict[str, Any], name: str, text: str | None) -> dict[str, 
 
 
 def _stop(value: Any) -> Any:
+    if value == "":
+        raise _string_too_short("stop", 1)
     stops = [value] if isinstance(value, str) else value
     if isinstance(stops, list) and len(stops) > STOP_MAX:
         raise InvalidValue(
@@ -149,6 +174,14 @@ def _stop(value: Any) -> Any:
             code="array_above_max_length",
         )
     return stops
+
+
+def _string_too_short(path: str, least: int) -> ApiError:
+    return InvalidValue(
+        f"Invalid '{path}': string too short. Expected a string with length >= {least}.",
+        param=path,
+        code="string_below_min_length",
+    )
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:
@@ -198,7 +231,7 @@ def _refuse_near_miss(name: str, names: dict[str, str], path: str) -> None:
 
 # -- faults
 
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _BOUND = re.compile(r"^Expected `(int|float)` (<=|>=) (\S+)$")
 _LENGTH = re.compile(r"^Expected `str` of length (<=|>=) (\d+)$")
 _TYPE = re.compile(r"^Expected `(.+)`, got `(.+)`$")
@@ -263,7 +296,7 @@ def _choice(what: str, path: str) -> ApiError | None:
     if match is None:
         return None
     value, name = match[1][:100], path.rpartition(".")[2]
-    if value.strip("'") in LATER_TYPES:
+    if name == "type" and value.strip("'") in LATER_TYPES:
         return UnsupportedParameter(
             f"Invalid value: {value} is not supported at '{path}' by this server yet.", param=path
         )

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from antiphon.wire.items import Later
 
-NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,128}$"
+NAME_PATTERN = r"[a-zA-Z0-9_-]{1,128}"
 
 
 class ToolBase(Struct, frozen=True, kw_only=True, tag_field="type"):

@@ -1,0 +1,439 @@
+"""Any server of POST /v1/chat/completions as a Model. Knows nothing of HTTP, items' ids or events.
+
+    Prompt --chat_request--> body --Upstream--> payloads --ChunkReader--> deltas --ToolChoiceGuard--> deltas
+
+All but ChatModel is pure. Two things are learnt from an upstream's refusals, per model, instead of being settings: the
+name of the limit on tokens, and whether it takes thoughts back (`_Spelling`).
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct, structs
+
+from antiphon.config import ChatUpstream, Limits
+from antiphon.core.deltas import Delta, Finish, ToolCall
+from antiphon.core.ports import Check, ModelCard
+from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
+from antiphon.models.chunks import ChunkReader
+from antiphon.models.upstream import Upstream
+from antiphon.wire.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    MessagePart,
+    Reasoning,
+    ReasoningText,
+    SummaryText,
+)
+from antiphon.wire.items import Refusal as RefusalPart
+
+__all__ = ["ChatModel", "ChunkReader", "chat_request"]
+
+Object: TypeAlias = dict[str, Any]
+ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning"] | None
+LimitField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
+
+CARDS_KEPT_S = 30.0
+CARDS_REFRESH_S = 2.0
+"""How soon a list may be asked for afresh: requests for names that nobody serves must not become a flood upstream."""
+FAILURE_KEPT_S = 3.0
+
+_log = logging.getLogger("antiphon.chat")
+
+
+class ChatModel:
+    """The models of one upstream."""
+
+    def __init__(self, settings: ChatUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._upstream = Upstream(
+            settings.url,
+            key=_key(settings),
+            connect_timeout_s=settings.connect_timeout_s,
+            silence_timeout_s=settings.silence_timeout_s,
+            attempts_max=settings.attempts_max,
+            line_bytes_max=limits.upstream_line_bytes_max,
+        )
+        self._cards = _Kept(self._list, clock)
+        self._spellings: dict[str, _Spelling] = {}
+        """Only of models that refused the common one, so no more than the upstream has."""
+
+    async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
+        """`fresh` asks for a list no older than two seconds: for a name that is not in the one at hand."""
+        return await self._cards.get(CARDS_REFRESH_S if fresh else CARDS_KEPT_S)
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
+        ignored_before = False
+        while True:  # four times at most: the first, after an ignored choice, and for each thing a spelling can learn
+            spelling = self._spellings.get(prompt.model) or _Spelling(reasoning_field=self._settings.reasoning_field)
+            guard = ToolChoiceGuard(prompt)
+            has_begun = False
+            try:
+                async with aclosing(self._turn(prompt, spelling)) as batches:
+                    async for batch in batches:
+                        if admitted := guard.admit(batch):
+                            has_begun = True
+                            yield admitted
+            except ToolChoiceIgnored as error:
+                if has_begun or ignored_before:
+                    raise
+                ignored_before = True
+                _log.warning("%s Asking it once more.", error.message)
+            except InvalidRequest as error:
+                other = spelling.after(error)
+                if has_begun or other is None:
+                    raise
+                self._spellings[prompt.model] = other
+                _log.info("Model %s refuses what is common: from now on it gets %r.", prompt.model, other)
+            else:
+                return
+
+    async def check(self) -> Check:
+        name = f"chat upstream {self._upstream.url}"
+        try:
+            cards = await self._list()
+        except ApiError as error:
+            remedy = "Start that server, or correct its url (with its /v1) and its key in the settings."
+            return Check(name=name, ok=False, detail=error.message, remedy=remedy)
+        if not cards:
+            remedy = "Load a model there, or name some under `models`."
+            return Check(name=name, ok=False, detail="It lists no model.", remedy=remedy)
+        return Check(name=name, ok=True, detail=f"It answers. Models: {', '.join(card.id for card in cards)}.")
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+    async def _turn(self, prompt: Prompt, spelling: "_Spelling") -> AsyncGenerator[list[Delta], None]:
+        body = chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
+        reader = ChunkReader()
+        try:
+            async with aclosing(self._upstream.post_events("/chat/completions", msgspec.json.encode(body))) as reads:
+                async for payloads in reads:
+                    if deltas := reader.feed(payloads):
+                        yield deltas
+                    reader.check()
+        except ApiError as error:
+            if not reader.is_finished:  # else only the end of the connection failed
+                raise self._upstream.masked(error) from None
+        if deltas := reader.end():
+            yield deltas
+
+    async def _list(self) -> tuple[ModelCard, ...]:
+        try:
+            listed = _cards(await self._upstream.get("/models"), self._upstream.url)
+        except ApiError:
+            if not self._settings.models:
+                raise
+            listed = {}  # not every server has a list; what the settings name is served all the same
+        names = self._settings.models or listed
+        return tuple(listed.get(name) or ModelCard(id=name, created=0, owned_by="upstream") for name in names)
+
+
+class _Kept:
+    """The last list of models, or the last failure to get one, for a while. Callers at one time share one request."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[tuple[ModelCard, ...]]], clock: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._got: tuple[ModelCard, ...] | ApiError | None = None
+        self._at = 0.0
+
+    async def get(self, age_max_s: float) -> tuple[ModelCard, ...]:
+        async with self._lock:
+            failed = isinstance(self._got, ApiError)
+            if self._got is None or self._clock() - self._at > (FAILURE_KEPT_S if failed else age_max_s):
+                try:
+                    self._got = await self._fetch()
+                except ApiError as error:
+                    self._got = error
+                self._at = self._clock()
+        if isinstance(self._got, ApiError):
+            raise self._got.with_traceback(None)
+        return self._got
+
+
+def _key(settings: ChatUpstream) -> str:
+    if settings.key or not settings.key_env:
+        return settings.key
+    key = os.environ.get(settings.key_env, "")
+    if not key:
+        raise SettingsError(
+            f"The environment variable {settings.key_env}, named as the key of an upstream, is not set."
+        )
+    return key
+
+
+class _ListedModel(Struct):
+    id: str
+    created: int | None = None
+    owned_by: str | None = None
+
+
+class _ModelList(Struct):
+    data: list[_ListedModel] | None
+
+
+def _cards(body: bytes, url: str) -> dict[str, ModelCard]:
+    try:
+        listed = msgspec.json.decode(body, type=_ModelList).data or []
+    except msgspec.DecodeError:
+        raise ModelError(f"The server at {url} answered /models with something that is no list of models.") from None
+    return {
+        model.id: ModelCard(id=model.id, created=model.created or 0, owned_by=model.owned_by or "upstream")
+        for model in listed
+    }
+
+
+# -- what the upstream is asked
+
+
+class _Spelling(Struct, frozen=True, kw_only=True):
+    """What servers of this API disagree about.
+
+    `max_tokens` is what all of them take, and what those that do not refuse: OpenAI's newer models answer 400 "Use
+    'max_completion_tokens' instead". The other way round the limit would be lost without a word: Ollama
+    (ollama#7125, still in 2026) and llama.cpp before #19831 ignore `max_completion_tokens`.
+
+    Thoughts in messages are needed by some (DeepSeek, in tool loops) and refused as an unknown property by others
+    (Mistral, Cerebras).
+    """
+
+    reasoning_field: ReasoningField
+    limit_field: LimitField = "max_tokens"
+
+    def after(self, error: InvalidRequest) -> "_Spelling | None":
+        """What to try after this refusal; None when it is about something else."""
+        said = error.message.lower()
+        if self.limit_field == "max_tokens" and _WANTS_OTHER_LIMIT.search(said):
+            return structs.replace(self, limit_field="max_completion_tokens")
+        if self.reasoning_field and self.reasoning_field in said and _UNKNOWN_PROPERTY.search(said):
+            return structs.replace(self, reasoning_field=None)
+        return None
+
+
+_WANTS_OTHER_LIMIT = re.compile(r"use ['\"`]?max_completion_tokens")
+_UNKNOWN_PROPERTY = re.compile(r"unsupported|unexpected|unrecognized|unknown|extra|not (supported|permitted|allowed)")
+
+
+def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field: LimitField = "max_tokens") -> Object:
+    """The JSON body for a prompt. Holds only what was asked for: unknown fields make strict servers refuse."""
+    asked = {
+        "temperature": prompt.temperature,
+        "top_p": prompt.top_p,
+        limit_field: prompt.max_output_tokens,
+        "stop": list(prompt.stop) or None,
+        "reasoning_effort": prompt.effort,
+        "user": prompt.user,
+    }
+    return {
+        "model": prompt.model,
+        "messages": _messages(prompt, reasoning_field),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **{name: value for name, value in asked.items() if value is not None},
+        **(_tools(prompt) if prompt.tools else {}),
+    }
+
+
+def _tools(prompt: Prompt) -> Object:
+    fields: Object = {"tools": [_tool(offer) for offer in prompt.tools]}
+    match prompt.tool_choice:
+        case Named(name):
+            fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case "none" | "required":
+            fields["tool_choice"] = prompt.tool_choice
+    if not prompt.parallel_tool_calls:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _tool(offer: Offer) -> Object:
+    # absent parameters mean "takes none" to OpenAI, but are an error to several servers
+    function: Object = {"name": offer.name, "parameters": offer.parameters or {"type": "object", "properties": {}}}
+    if offer.description is not None:
+        function["description"] = offer.description
+    if offer.strict is not None:
+        function["strict"] = offer.strict
+    return {"type": "function", "function": function}
+
+
+def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> list[Object]:
+    system = [prompt.instructions or ""]
+    conversation = _Conversation(prompt.items, reasoning_field)
+    for item in prompt.items:
+        if isinstance(item, Message) and item.role in ("system", "developer"):
+            system.append(_text(item.content))
+        else:
+            conversation.add(item)
+    text = "\n\n".join(filter(None, system))
+    return [{"role": "system", "content": text}] * bool(text) + conversation.end()
+
+
+class _Conversation:
+    """Items as the messages that strict servers want: calls of a turn in one message, right before their outputs.
+
+    One assistant message is open at a time; what belongs to it is gathered until something else begins.
+    """
+
+    def __init__(self, items: Iterable[PromptItem], reasoning_field: ReasoningField) -> None:
+        self._reasoning_field = reasoning_field
+        self._messages: list[Object] = []
+        self._outputs: dict[str, deque[FunctionCallOutput]] = {}
+        """By call, those not yet placed. Vendors repeat call ids over turns: the first call takes the first output."""
+        for item in items:
+            if isinstance(item, FunctionCallOutput):
+                self._outputs.setdefault(item.call_id, deque()).append(item)
+        self._thoughts: list[str] = []
+        self._text = ""
+        self._calls: list[FunctionCall] = []
+
+    def add(self, item: PromptItem) -> None:
+        match item:
+            case FunctionCall():
+                self._calls.append(item)
+            case FunctionCallOutput():
+                self._close()
+                if self._is_unplaced(item):  # its call is not in the prompt
+                    self._place_output(item.call_id)
+            case Reasoning():
+                if self._text or self._calls:
+                    self._close()
+                self._thoughts.append(_text(item.content or item.summary))
+            case Message(role="assistant"):
+                if self._text or self._calls:
+                    self._close()
+                self._text = _text(item.content)
+            case Message():
+                self._close()
+                self._messages.append({"role": "user", "content": _text(item.content)})
+
+    def end(self) -> list[Object]:
+        self._close()
+        return self._messages
+
+    def _close(self) -> None:
+        """Thoughts without an answer or a call belong to no message, and are left out."""
+        if self._text or self._calls:
+            self._messages.append(self._assistant())
+            for call in self._calls:
+                self._place_output(call.call_id)
+        self._thoughts, self._text, self._calls = [], "", []
+
+    def _assistant(self) -> Object:
+        message: Object = {"role": "assistant", "content": self._text or None}
+        if self._reasoning_field and self._thoughts:
+            message[self._reasoning_field] = "\n".join(self._thoughts)
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.call_id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments or "{}"},
+                }
+                for call in self._calls
+            ]
+        return message
+
+    def _is_unplaced(self, output: FunctionCallOutput) -> bool:
+        waiting = self._outputs[output.call_id]
+        return bool(waiting) and waiting[0] is output
+
+    def _place_output(self, call_id: str) -> None:
+        if waiting := self._outputs.get(call_id):
+            output = waiting.popleft().output
+            text = output if isinstance(output, str) else _text(output)
+            self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+
+
+def _text(parts: Iterable[MessagePart | ReasoningText | SummaryText]) -> str:
+    """Parts as one string: several servers take no lists, and those that do join them by a line feed themselves."""
+    return "\n".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in parts)
+
+
+# -- whether it did what it was asked
+
+
+class ToolChoiceIgnored(ModelError):
+    """The model server ignored tool_choice or parallel_tool_calls."""
+
+
+class ToolChoiceGuard:
+    """Lets deltas through when the model keeps to the prompt's tool choice, else raises ToolChoiceIgnored.
+
+    Deltas wait only while it is open whether the turn must be asked for again: for a required call until one starts,
+    for at most one call from the first call to the end.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        choice = prompt.tool_choice
+        self._is_idle = not prompt.tools or (choice == "auto" and prompt.parallel_tool_calls)
+        self._must_call = choice == "required" or isinstance(choice, Named)
+        self._is_single = not prompt.parallel_tool_calls
+        self._permitted = _permitted(prompt)
+        self._choice = f"the function {choice.name!r}" if isinstance(choice, Named) else repr(choice)
+        self._calls: set[str] = set()
+        self._is_finished = False
+        self._held: list[Delta] = []
+
+    def admit(self, batch: list[Delta]) -> list[Delta]:
+        """What may be passed on now."""
+        if self._is_idle:
+            return batch
+        for delta in batch:
+            if isinstance(delta, ToolCall) and delta.key not in self._calls:
+                self._begin_call(delta)
+            elif isinstance(delta, Finish):
+                self._finish(delta)
+        self._held += batch
+        if self._must_wait():
+            return []
+        admitted, self._held = self._held, []
+        return admitted
+
+    def _must_wait(self) -> bool:
+        if self._is_finished:
+            return False
+        return (self._must_call and not self._calls) or (self._is_single and bool(self._calls))
+
+    def _begin_call(self, call: ToolCall) -> None:
+        if self._permitted is not None and call.name not in self._permitted:
+            raise ToolChoiceIgnored(
+                f"The model server ignored tool_choice: it called {call.name!r}, though {self._choice} was asked for."
+            )
+        self._calls.add(call.key)
+        if self._is_single and len(self._calls) > 1:
+            raise ToolChoiceIgnored(
+                "The model server ignored parallel_tool_calls: it made several calls, though it was asked for one."
+            )
+
+    def _finish(self, finish: Finish) -> None:
+        """An answer that was cut short did not ignore anything."""
+        self._is_finished = True
+        if self._must_call and not self._calls and finish.reason in ("stop", "tool_calls"):
+            raise ToolChoiceIgnored(
+                f"The model server ignored tool_choice: it called no tool, though {self._choice} was asked for."
+            )
+
+
+def _permitted(prompt: Prompt) -> frozenset[str] | None:
+    """The tools that may be called; None: the choice does not say."""
+    match prompt.tool_choice:
+        case Named(name):
+            return frozenset({name})
+        case "none":
+            return frozenset()
+        case "required":
+            return frozenset(offer.name for offer in prompt.tools)
+        case _:
+            return None
