@@ -88,9 +88,10 @@ DONE = Frame(None, "[DONE]")
 
 def parsed(data: bytes) -> list[Frame]:
     """Whole frames, with LF line ends and nothing but the lines this server sends; anything else is an error."""
-    assert data.endswith(b"\n\n"), data[-200:]
-    assert b"\r" not in data
-    return [_frame(text) for text in data[:-2].decode().split("\n\n")]
+    text = data.decode()
+    assert text.endswith("\n\n"), text[-200:]
+    assert text.splitlines() == text.split("\n")[:-1], "some clients end a line at U+2028 and its like"
+    return [_frame(frame) for frame in text[:-2].split("\n\n")]
 
 
 def _frame(text: str) -> Frame:
@@ -159,7 +160,7 @@ class Exchange:
         self.writer.write(head.encode("latin-1") + data)
 
     async def head(self) -> Self:
-        """Reads status and headers."""
+        """Reads status and headers; 100 is an answer like any other."""
         async with asyncio.timeout(WAIT_S):
             data = await self.reader.readuntil(b"\r\n\r\n")
         line, *fields = data.decode("latin-1").rstrip().split("\r\n")
@@ -281,7 +282,8 @@ class Played:
         """Ends the turn without a Finish."""
         self._batches.put_nowait(None)
 
-    async def cards(self) -> Sequence[ModelCard]:
+    async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
+        del fresh
         self.is_wanted.set()
         await self.is_listed.wait()
         return [ModelCard(id="played", created=0, owned_by="test")]
@@ -301,6 +303,8 @@ class Played:
 
     async def check(self) -> Check:
         return Check(name="played", ok=True, detail="")
+
+    async def start(self) -> None: ...
 
     async def close(self) -> None:
         return None

@@ -331,6 +331,20 @@ async def test_a_body_that_says_it_is_something_else_is_refused(url: str, kind: 
     assert (await create(url, {"content-type": kind})).refusal == (415, None, None)
 
 
+async def test_after_a_refusal_the_connection_serves_on(url: str, keyed: str) -> None:
+    for address, headers, status in ((url, {"content-type": "text/plain"}, 415), (keyed, {}, 401)):
+        async with exchange(address, "POST", "/v1/responses", request(user="x" * 100_000), headers) as one:
+            assert (await one.answer()).refusal[0] == status
+            one.send("GET", "/health")
+            assert (await one.answer()).value["status"] == "ok"
+
+
+async def test_a_client_that_asks_before_it_sends_is_told_to_go_on(url: str) -> None:
+    async with exchange(url, "POST", "/v1/responses", request(), {"expect": "100-continue"}) as one:
+        assert (await one.head()).status == 100
+        assert (await one.answer()).value["status"] == "completed"
+
+
 async def test_an_offer_to_speak_another_protocol_is_passed_over(url: str) -> None:
     """Java's HTTP client offers HTTP/2 so with every first request."""
     offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAARAAAAAAAIAAAAA"}

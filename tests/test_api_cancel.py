@@ -25,12 +25,15 @@ class Watched(SqliteStore):
 
     def watch(self) -> None:
         self.saved: asyncio.Queue[Response] = asyncio.Queue()
+        self.asked: list[str] = []
+        """The status of each response that was to be saved."""
         self.is_saving = asyncio.Event()
         self.is_open = asyncio.Event()
         self.is_open.set()
         self.is_full = False
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
+        self.asked.append(response.status)
         self.is_saving.set()
         await self.is_open.wait()
         if self.is_full:
@@ -88,7 +91,9 @@ async def happens(event: asyncio.Event) -> None:
         ([Thought("a"), Text("b")], ["reasoning", "message"]),
     ],
 )
-async def test_a_client_that_leaves_its_stream_cancels_the_run(stage: Stage, said: Any, kinds: list[str]) -> None:
+async def test_a_client_that_leaves_its_stream_cancels_the_run(
+    stage: Stage, caplog: pytest.LogCaptureFixture, said: Any, kinds: list[str]
+) -> None:
     async with streaming(stage.url, model="played") as one:
         stage.model.say(*said)
         await one.head()
@@ -100,6 +105,7 @@ async def test_a_client_that_leaves_its_stream_cancels_the_run(stage: Stage, sai
     assert (response["error"], response["incomplete_details"]) == (None, None)
     assert [item["type"] for item in response["output"]] == kinds
     assert response["output"][-1]["status"] == "incomplete"
+    assert caplog.records == []  # nothing went wrong
 
 
 async def test_a_client_that_leaves_while_it_waits_cancels_the_run(stage: Stage) -> None:
@@ -110,6 +116,20 @@ async def test_a_client_that_leaves_while_it_waits_cancels_the_run(stage: Stage)
     response = await stage.stored((await stage.store.next_saved()).id)
 
     assert (response["status"], response["usage"]) == ("cancelled", None)
+
+
+async def test_a_client_that_leaves_within_its_request_is_nobody(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await Exchange.open(stage.url) as one:
+        one.send("POST", "/v1/responses", b'{"model":"pl', {"content-length": "100"})
+        await one.writer.drain()
+        await left(stage.url)
+    await left(stage.url)
+
+    assert caplog.records == []
+    assert not stage.model.is_wanted.is_set()
+    assert stage.store.saved.empty()
 
 
 async def test_a_client_that_leaves_before_the_head_cancels_the_run(stage: Stage) -> None:
@@ -180,6 +200,7 @@ async def test_a_client_that_leaves_while_its_answer_is_saved_cancels_nothing(st
 
     response = await stage.stored((await stage.store.next_saved()).id)
     assert response["status"] == "completed"
+    assert stage.store.asked == ["completed"]
 
 
 async def test_only_the_creating_connection_can_cancel(stage: Stage) -> None:

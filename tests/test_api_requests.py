@@ -682,6 +682,14 @@ async def test_an_unknown_name_cannot_write_headers(url: str, name: str) -> None
     assert len(named) <= 1000
 
 
+async def test_a_flood_of_unknown_names_does_not_stop_the_server(scripted: Settings) -> None:
+    async with serve(scripted) as url:
+        answer = await create(url, **{f"unheard{number}": 1 for number in range(500_000)})
+
+    assert answer.status in {200, 400}
+    assert len(answer.headers.get("antiphon-ignored-parameters", "")) <= 1000
+
+
 async def test_a_strict_server_refuses_the_first_unknown_field(scripted: Settings) -> None:
     async with serve(changed(scripted, server={"strict": True})) as url:
         top = await create(url, colour=1)

@@ -17,11 +17,14 @@ import pytest
 import pytest_asyncio
 
 from antiphon.config import Settings
+from antiphon.core.deltas import Finish, Text
+from antiphon.stores.sqlite import SqliteStore
 from tests.conftest import serve
 from tests.rawclient import (
     WAIT_S,
     Answer,
     Exchange,
+    Played,
     ask,
     create,
     exchange,
@@ -29,6 +32,7 @@ from tests.rawclient import (
     parsed,
     request,
     scripted_in,
+    serving,
     streaming,
 )
 
@@ -37,6 +41,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOT = Path(__file__).parent.parent
 START_S = 60
 FUNCTION = {"type": "function", "name": "f"}
+STOP = Finish("stop")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -156,6 +161,9 @@ async def test_the_children_of_a_deleted_response_still_work(url: str) -> None:
     await delete(url, parent)
     grandchild = await made(url, "three", child)
 
+    assert (await get(url, parent)).status == (await get(url, parent, "/input_items")).status == 404
+    assert (await delete(url, parent)).status == 404
+    assert (await create(url, previous_response_id=parent["id"])).refusal[1] == "previous_response_not_found"
     assert (await get(url, child)).value == child
     assert await given(url, grandchild) == ["say one", "one", "say two", "two", "say three"]
 
@@ -190,6 +198,24 @@ async def test_a_running_response_cannot_be_deleted(url: str) -> None:
         assert refused.error["message"] == "Cannot delete an in-flight response."
         assert (await get(url, response)).value["status"] == "in_progress"
         assert (await create(url, previous_response_id=response["id"])).refusal[2] == "previous_response_id"
+
+
+async def test_a_parent_that_is_deleted_meanwhile_leaves_its_items_to_the_child(scripted: Settings) -> None:
+    model, store = Played(), SqliteStore(scripted.storage, scripted.limits)
+    async with serving(scripted, store, model) as url:
+        model.say(Text("one"), STOP)
+        parent = await made(url, "", model="played")
+        body = request(model="played", input="two?", previous_response_id=parent["id"])
+        model.is_asked.clear()
+        async with exchange(url, "POST", "/v1/responses", body) as one:
+            await asyncio.wait_for(model.is_asked.wait(), WAIT_S)
+            await delete(url, parent)
+            model.say(Text("two"), STOP)
+            child = (await one.answer()).value
+
+        assert await given(url, child) == ["say ", "one", "two?"]
+        assert (await get(url, parent)).status == 404
+    await store.close()
 
 
 # -- restarts
@@ -229,20 +255,28 @@ async def process(database: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
     server = await asyncio.create_subprocess_exec(
         *words, "--database", str(database), cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
     )
-    assert server.stderr is not None
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(read_log(server, address))
     try:
-        lines: list[bytes] = []
-        async with asyncio.timeout(START_S):
-            while b'"serving"' not in (line := await server.stderr.readline()):
-                assert line, b"".join(lines)
-                lines.append(line)
-        draining = asyncio.create_task(server.stderr.read())  # or else it would stop at a full pipe
-        yield server, json.loads(line)["address"]
+        yield server, await asyncio.wait_for(address, START_S)
     finally:
         if server.returncode is None:
             server.kill()
         await asyncio.wait_for(server.wait(), WAIT_S)
-        await draining
+        await reading
+
+
+async def read_log(server: asyncio.subprocess.Process, address: asyncio.Future[str]) -> None:
+    """To its end: a full pipe would stop the server."""
+    assert server.stderr is not None
+    lines: list[bytes] = []
+    async for line in server.stderr:
+        if b'"serving"' in line:
+            address.set_result(json.loads(line)["address"])
+        elif not address.done():
+            lines.append(line)
+    if not address.done():
+        address.set_exception(AssertionError(b"".join(lines).decode()))
 
 
 async def load(url: str, countdown: Countdown, completed: dict[str, Any], *, stream: bool) -> None:

@@ -957,6 +957,12 @@ async def test_a_list_that_is_none_is_a_failure(body: bytes) -> None:
             await model.cards()
 
 
+async def test_a_refusal_to_list_is_the_upstreams_failure() -> None:
+    async with chat(answers(b'{"error":"no"}', status=400)) as (_, model):
+        with pytest.raises(ModelError, match="no"):
+            await model.cards()
+
+
 @pytest.mark.parametrize(
     ("script", "ok", "text"),
     [

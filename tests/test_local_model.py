@@ -30,21 +30,10 @@ from antiphon.core.deltas import Delta, Finish, Text, Thought, ToolCall
 from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ContextLengthExceeded, InvalidRequest, ModelError, SettingsError
 from antiphon.models import llama_worker, tiny
+from antiphon.models.forced import ForcedCalls, arguments_schema, call_grammar, grammar_fault
+from antiphon.models.hub import chosen, prepared
 from antiphon.models.llama_worker import Supervisor, Wanted, WorkerFailed, imported_engine
-from antiphon.models.local import (
-    DEMONSTRATION,
-    ForcedCalls,
-    LocalModel,
-    OneCall,
-    arguments_schema,
-    builtin,
-    call_grammar,
-    chosen,
-    grammar_fault,
-    prepared,
-    request,
-    rooted,
-)
+from antiphon.models.local import DEMONSTRATION, LocalModel, OneCall, builtin, request, rooted
 from antiphon.models.upstream import Upstream
 from antiphon.wire.items import InputText, Message
 from antiphon.wire.response import Usage
@@ -748,7 +737,7 @@ def downloads(home: Path, endpoint: str, *words: str) -> list[str]:
     those behind it. In a process of its own, since huggingface_hub reads its environment when it is imported."""
     script = (
         "import os, sys; from antiphon.config import LocalModel; from antiphon.errors import SettingsError\n"
-        "from antiphon.models.local import prepared\n"
+        "from antiphon.models.hub import prepared\n"
         "for word in sys.argv[1:]:\n"
         "    if '=' in word: os.environ.update([word.split('=')]); continue\n"
         "    try: made = prepared(LocalModel(path=word)); print(made.name, made.path)\n"

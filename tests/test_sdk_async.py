@@ -31,7 +31,7 @@ WEATHER: FunctionToolParam = {
 LOOKUP: Any = {"type": "antiphon:scripted", "name": "lookup"}
 """A tool that the server runs itself, which the package has no type for."""
 UNTYPED = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-"""The strict stream helper copies each response, and warns of a tool that the package has no type for."""
+"""The strict stream copies each response, and warns of a tool that the package has no type for."""
 OPTIONAL = (
     *("background", "conversation", "instructions", "max_output_tokens", "max_tool_calls", "parallel_tool_calls"),
     *("previous_response_id", "prompt", "prompt_cache_key", "reasoning", "safety_identifier", "service_tier", "stop"),
@@ -106,7 +106,7 @@ async def test_a_stream_tells_the_answer_step_by_step(client: openai.AsyncOpenAI
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "hello there"
 
 
-async def test_the_strict_stream_helper_ends_with_the_final_response(client: openai.AsyncOpenAI) -> None:
+async def test_the_strict_stream_ends_with_the_final_response(client: openai.AsyncOpenAI) -> None:
     async with client.responses.stream(model=MODEL, input="think hm | say hello there") as stream:
         snapshots = [event.snapshot async for event in stream if event.type == "response.output_text.delta"]
         final = await stream.get_final_response()
@@ -743,7 +743,7 @@ async def test_the_usage_frame_stands_between_the_terminal_event_and_the_end(cli
     assert (end, nothing) == (b"data: [DONE]", b"")
 
 
-async def test_the_usage_frame_does_not_disturb_the_strict_stream_helper(client: openai.AsyncOpenAI) -> None:
+async def test_the_usage_frame_does_not_disturb_the_strict_stream(client: openai.AsyncOpenAI) -> None:
     options: Any = {"stream_options": {"include_usage": True}}
     async with client.responses.stream(model=MODEL, input="say hi", extra_body=options) as stream:
         assert (await stream.get_final_response()).output_text == "hi"

@@ -669,7 +669,7 @@ async def test_a_failure_after_a_stream_was_opened_is_kept_though_nothing_was_sa
 
 
 async def answer_of(body: bytes) -> str:
-    """What the strict stream helper makes of these bytes."""
+    """What the strict stream makes of these bytes."""
     replay = answers(body, kind="text/event-stream", headers=["x-request-id: req_1"])
     async with (
         RawServer(replay) as server,

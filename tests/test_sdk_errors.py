@@ -290,7 +290,7 @@ async def test_a_failure_in_a_stream_is_its_last_event(client: openai.AsyncOpenA
     assert await client.responses.retrieve(last.response.id) == last.response
 
 
-async def test_the_strict_stream_helper_has_no_final_response_after_a_failure(client: openai.AsyncOpenAI) -> None:
+async def test_the_strict_stream_has_no_final_response_after_a_failure(client: openai.AsyncOpenAI) -> None:
     async with client.responses.stream(model=MODEL, input="say half | fail midway") as stream:
         types = [event.type async for event in stream]
         with pytest.raises(RuntimeError, match=r"response\.completed"):

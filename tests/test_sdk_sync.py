@@ -73,7 +73,7 @@ def test_a_stream_tells_the_answer_step_by_step(client: openai.OpenAI) -> None:
 
 
 @in_thread
-def test_the_strict_stream_helper_ends_with_the_final_response(client: openai.OpenAI) -> None:
+def test_the_strict_stream_ends_with_the_final_response(client: openai.OpenAI) -> None:
     with client.responses.stream(
         model=MODEL, input="think hm | say hello there", reasoning={"summary": "concise"}
     ) as stream:
@@ -85,7 +85,7 @@ def test_the_strict_stream_helper_ends_with_the_final_response(client: openai.Op
 
 
 @in_thread
-def test_the_strict_stream_helper_has_no_final_response_where_the_answer_is_cut(client: openai.OpenAI) -> None:
+def test_the_strict_stream_has_no_final_response_where_the_answer_is_cut(client: openai.OpenAI) -> None:
     with client.responses.stream(model=MODEL, input="long 50", max_output_tokens=2) as stream:
         *_, last = stream
         with pytest.raises(RuntimeError, match=r"response\.completed"):

@@ -5,14 +5,12 @@ import gc
 import gzip
 import logging
 import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 import pytest
 from hypothesis import given
@@ -27,6 +25,7 @@ from antiphon.errors import (
     SettingsError,
 )
 from antiphon.models.faults import read_fault, refusal
+from antiphon.models.h1 import Broken, Fault, NotHttp, Silent, Unreachable
 from antiphon.models.sse import EventSplitter
 from antiphon.models.upstream import Upstream
 from tests import recorded
@@ -660,11 +659,13 @@ async def test_a_placeholder_for_a_key_does_not_garble_messages() -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (aiohttp.ConnectionTimeoutError(), "cannot be reached at http://x/v1: no connection within 3 s"),
-        (ssl.SSLError("bad record"), "closed the connection"),
+        (Unreachable("no connection within 3 s", may_pass=False), "cannot be reached at http://x/v1: no connection"),
+        (Broken(), "closed the connection"),
+        (NotHttp(), "does not speak HTTP"),
+        (Silent(), "said nothing for 1 s"),
     ],
 )
-def test_a_fault_of_the_connection_is_told_in_words(error: Exception, text: str) -> None:
+def test_a_fault_of_the_connection_is_told_in_words(error: Fault, text: str) -> None:
     opened = Upstream("http://x/v1", connect_timeout_s=3, silence_timeout_s=1, attempts_max=1, line_bytes_max=1)
     assert text in str(opened.broken(error))
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,6 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def serve(settings: Settings) -> int:
     """Serves until it is told to stop (SIGTERM, SIGINT); returns the exit code. Raises SettingsError."""
     observe.configure(settings.server.log_format, settings.server.log_level)
+    settings = msgspec.structs.replace(settings, models=tuple(map(models.prepared, _model_settings(settings))))
     _tune_memory()
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
@@ -119,6 +121,8 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
         for source in sources:
             stack.push_async_callback(source.close)
+        for source in sources:
+            await source.start()
         world = World(store, _tools(settings), settings.limits, _new_id, _now)
         engine = Engine(world, Catalog(sources))
         stack.push_async_callback(engine.close)

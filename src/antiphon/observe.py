@@ -1,5 +1,6 @@
 """What the server says of itself: structured log lines on standard error. Never what a user said."""
 
+import logging
 import sys
 from typing import Any
 
@@ -18,18 +19,43 @@ def configure(form: str = "auto", level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
-        rendered: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+        rendered: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # a richer one would print what users said
+            )
+        ]
     else:
         rendered = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=factory,
+        logger_factory=structlog.PrintLoggerFactory(_StandardError()),  # type: ignore[arg-type] # all that print needs
         cache_logger_on_first_use=True,
     )
+    for name in ("antiphon", "uvicorn"):
+        library = logging.getLogger(name)
+        library.handlers = [_Bridge()]
+        library.propagate = False
+        library.setLevel(level.upper() if name == "antiphon" else "WARNING")
 
 
-def _json(value: Any, **_: Any) -> bytes:
-    return msgspec.json.encode(value, enc_hook=repr)
+class _Bridge(logging.Handler):
+    """What libraries, and the model adapters, log by the standard library's means."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+class _StandardError:
+    """Standard error as it is when something is written, not as it was when logging was set up."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _json(value: Any, **_: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=repr).decode()

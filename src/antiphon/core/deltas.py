@@ -15,7 +15,7 @@ from antiphon.wire.response import Usage
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Text(Struct, frozen=True):
+class Text(Struct, frozen=True, gc=False):
     """A piece of the answer."""
 
     text: str
@@ -23,21 +23,21 @@ class Text(Struct, frozen=True):
     logprobs: tuple[Logprob, ...] = ()
 
 
-class Refusal(Struct, frozen=True):
+class Refusal(Struct, frozen=True, gc=False):
     """A piece of a refusal."""
 
     text: str
     key: str = "0"
 
 
-class Thought(Struct, frozen=True):
+class Thought(Struct, frozen=True, gc=False):
     """A piece of raw reasoning."""
 
     text: str
     key: str = "0"
 
 
-class Summary(Struct, frozen=True):
+class Summary(Struct, frozen=True, gc=False):
     """A piece of a summary of reasoning; another `part` begins another summary part."""
 
     text: str
@@ -45,7 +45,7 @@ class Summary(Struct, frozen=True):
     part: int = 0
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, gc=False):
     """A piece of a call. The first piece of a key carries `name` (and `call_id` where the vendor has one).
 
     `arguments` is the next fragment of the JSON document, verbatim; it may be empty.
@@ -57,14 +57,14 @@ class ToolCall(Struct, frozen=True):
     call_id: str | None = None
 
 
-class Annotate(Struct, frozen=True):
+class Annotate(Struct, frozen=True, gc=False):
     """An annotation of the text said last under `key`."""
 
     annotation: Annotation
     key: str = "0"
 
 
-class Finish(Struct, frozen=True):
+class Finish(Struct, frozen=True, gc=False):
     """The turn is over. `usage` is None where the vendor reports none: it is then estimated by the run."""
 
     reason: FinishReason

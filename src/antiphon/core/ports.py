@@ -35,8 +35,9 @@ class Model(Protocol):
     Raises ModelError (or ContextLengthExceeded, ModelOverloaded, InvalidRequest for what the vendor refuses).
     """
 
-    async def cards(self) -> Sequence[ModelCard]:
-        """The models it serves now. Cached by the adapter; raises ModelError when it cannot tell."""
+    async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
+        """The models it serves now; raises ModelError when it cannot tell. An adapter may remember them for a while:
+        `fresh` asks for a list of this moment, or nearly."""
         ...
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
@@ -44,6 +45,10 @@ class Model(Protocol):
 
         Closing the generator (or cancelling the task that reads it) stops the vendor's work.
         """
+        ...
+
+    async def start(self) -> None:
+        """Called once, before the first request. Raises SettingsError when it can never work so."""
         ...
 
     async def check(self) -> Check: ...

@@ -35,11 +35,11 @@ class Catalog:
         return list(cards.values())
 
     async def _refresh(self) -> list[ModelError]:
-        failures, _ = await self._ask()
+        failures, _ = await self._ask(fresh=True)
         return failures
 
-    async def _ask(self) -> tuple[list[ModelError], dict[str, ModelCard]]:
-        answers = await asyncio.gather(*(_cards(model) for model in self.models))
+    async def _ask(self, *, fresh: bool = False) -> tuple[list[ModelError], dict[str, ModelCard]]:
+        answers = await asyncio.gather(*(_cards(model, fresh) for model in self.models))
         failures = [answer for answer in answers if isinstance(answer, ModelError)]
         cards: dict[str, ModelCard] = {}
         for model, answer in zip(self.models, answers, strict=True):
@@ -50,9 +50,9 @@ class Catalog:
         return failures, cards
 
 
-async def _cards(model: Model) -> Sequence[ModelCard] | ModelError:
+async def _cards(model: Model, fresh: bool) -> Sequence[ModelCard] | ModelError:
     try:
-        return await model.cards()
+        return await model.cards(fresh=fresh)
     except ModelError as error:
         log.warning("models cannot be listed", error=error.message)
         return error

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from antiphon.config import Limits, ModelSettings
+from antiphon.config import Limits, LocalModel, ModelSettings
 from antiphon.core.ports import Model
 
 ADAPTERS = {
@@ -10,6 +10,13 @@ ADAPTERS = {
     "local": "antiphon.models.local:LocalModel",
     "scripted": "antiphon.models.scripted:ScriptedModel",
 }
+
+
+def prepared(settings: ModelSettings) -> ModelSettings:
+    """The same settings, with what they name at hand: downloads a local model. To be called before the loop runs."""
+    if isinstance(settings, LocalModel):
+        return import_module("antiphon.models.hub").prepared(settings)  # type: ignore[no-any-return] # loaded on use
+    return settings
 
 
 def build(settings: ModelSettings, limits: Limits) -> Model:

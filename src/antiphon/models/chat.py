@@ -98,6 +98,9 @@ class ChatModel:
             else:
                 return
 
+    async def start(self) -> None:
+        """Nothing: an upstream may come up later than this server."""
+
     async def check(self) -> Check:
         name = f"chat upstream {self._upstream.url}"
         try:
@@ -115,9 +118,10 @@ class ChatModel:
 
     async def _turn(self, prompt: Prompt, spelling: "_Spelling") -> AsyncGenerator[list[Delta], None]:
         body = chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
+        sent = msgspec.json.encode(body)
         reader = ChunkReader()
         try:
-            async with aclosing(self._upstream.post_events("/chat/completions", msgspec.json.encode(body))) as reads:
+            async with aclosing(self._upstream.post_events("/chat/completions", sent, is_live=prompt.is_live)) as reads:
                 async for payloads in reads:
                     if deltas := reader.feed(payloads):
                         yield deltas
@@ -131,9 +135,9 @@ class ChatModel:
     async def _list(self) -> tuple[ModelCard, ...]:
         try:
             listed = _cards(await self._upstream.get("/models"), self._upstream.url)
-        except ApiError:
+        except ApiError as error:
             if not self._settings.models:
-                raise
+                raise ModelError(error.message) from None  # whatever it is, it is no fault of a request
             listed = {}  # not every server has a list; what the settings name is served all the same
         names = self._settings.models or listed
         return tuple(listed.get(name) or ModelCard(id=name, created=0, owned_by="upstream") for name in names)

@@ -37,15 +37,14 @@ class ScriptedModel:
         del limits
         self._name = settings.name
 
-    async def cards(self) -> Sequence[ModelCard]:
+    async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         return [ModelCard(id=self._name, created=FIRST_OF_JANUARY_2026, owned_by="antiphon")]
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        steps = list(_steps(prompt))
         budget = prompt.max_output_tokens
         said = thought = 0
         reason: FinishReason = "stop"
-        for verb, text in steps:
+        for verb, text in _permitted(prompt, _steps(prompt)):
             if verb == "fail":
                 raise ModelError(f"The scripted model failed: {text or 'as told'}.")
             if verb == "stall":
@@ -64,7 +63,10 @@ class ScriptedModel:
                 await asyncio.sleep(0)  # other tasks get their turn, as they would between network reads
             if verb == "call" and reason == "stop":
                 reason = "tool_calls"
-        yield [Finish("length" if reason == "length" else reason, _usage(prompt, said, thought))]
+        yield [Finish(reason, _usage(prompt, said, thought))]
+
+    async def start(self) -> None:
+        return None
 
     async def check(self) -> Check:
         return Check(name=f"model {self._name}", ok=True, detail="scripted, for tests")
@@ -90,6 +92,22 @@ def _steps(prompt: Prompt) -> Iterator[tuple[str, str]]:
         verb, _, rest = step.partition(" ")
         is_step = verb in VERBS and (verb != "long" or rest.isdecimal()) and (verb != "call" or rest)
         yield (verb, rest) if is_step else ("say", step)
+
+
+def _permitted(prompt: Prompt, steps: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The steps as far as the request's tool choice and stop strings let them come."""
+    has_called = False
+    for verb, text in steps:
+        if verb == "call":
+            if prompt.tool_choice == "none" or (has_called and not prompt.parallel_tool_calls):
+                continue
+            has_called = True
+        if verb == "say":
+            stops = [place for stop in prompt.stop if (place := text.find(stop)) >= 0]
+            if stops:
+                yield verb, text[: min(stops)]
+                return
+        yield verb, text
 
 
 def _outputs_at_end(prompt: Prompt) -> list[str]:

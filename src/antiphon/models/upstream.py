@@ -6,23 +6,20 @@ client should see. The key is in no message.
 """
 
 import asyncio
+import base64
 import logging
-import math
-import os
 import random
 import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from io import BytesIO
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit, urlunsplit
-
-import aiohttp
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from antiphon import __version__
 from antiphon.errors import ApiError, ModelError, SettingsError
+from antiphon.models import h1
 from antiphon.models.faults import excerpt, read_fault, refusal
 from antiphon.models.sse import DONE, EventSplitter, is_json
 
@@ -30,6 +27,8 @@ RETRIED = frozenset({429, 502, 503, 504})
 RETRY_FIRST_S = 0.2
 RETRY_WAIT_MAX_S = 8.0
 """A server that asks for a longer wait is not asked again: the client waits for headers, and can retry by itself."""
+GATHER_S = 0.1
+"""How long an answer that nobody watches is gathered before it is looked at: a wake-up costs more than a token."""
 DRAIN_S = 0.1
 """How long the end of an answer is waited for after [DONE], which is what lets its connection be used again."""
 ERROR_BODY_BYTES_MAX = 64 * 1024
@@ -37,11 +36,6 @@ ERROR_BODY_BYTES_MAX = 64 * 1024
 SECRET_CHARS_MIN = 8
 """A shorter key ("x", "none", "EMPTY") is a placeholder; blanking it out would only garble messages."""
 
-_BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
-_LASTING = (TimeoutError, aiohttp.ClientConnectorDNSError, aiohttp.ClientSSLError, aiohttp.ClientResponseError)
-"""Those that another try would not mend."""
-_WARNED_BYTES = 2**20
-"""aiohttp warns of larger bodies that are bytes: as a file they go out in pieces."""
 _STREAM_START = re.compile(rb"\xef\xbb\xbf|[a-z]*(:|$)")
 """A field of an event stream, maybe cut short by the end of the read."""
 
@@ -50,7 +44,7 @@ T = TypeVar("T")
 
 
 class Upstream:
-    """One model server. Close it when done; a session is opened at the first call, in the loop that runs then."""
+    """One model server. Close it when done; connections are opened as they are needed."""
 
     def __init__(
         self,
@@ -70,37 +64,43 @@ class Upstream:
         self.line_bytes_max = line_bytes_max
         self.reuses_connections = reuse_connections
         self._key = key
-        self._connect_timeout_s = connect_timeout_s
-        self.silence_timeout_s = silence_timeout_s
+        self._silence_timeout_s = silence_timeout_s
         self._attempts_max = attempts_max
         self._sleep = sleep
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        """By whether their connections are used again."""
-        self._has_answered = False
+        is_tls = self._parts.scheme == "https"
+        self._client = h1.Client(
+            self._parts.hostname or "",
+            self._parts.port or (443 if is_tls else 80),
+            headers=_headers(key, self._parts),
+            tls=ssl.create_default_context() if is_tls else None,
+            connect_timeout_s=connect_timeout_s,
+            silence_timeout_s=silence_timeout_s,
+            reuse=reuse_connections,
+        )
 
-    async def post_events(self, path: str, body: bytes) -> AsyncGenerator[list[bytes], None]:
-        """The `data:` payloads of the answer, one list per network read, `[DONE]` included.
+    async def post_events(self, path: str, body: bytes, *, is_live: bool = True) -> AsyncGenerator[list[bytes], None]:
+        """The `data:` payloads of the answer, one list per network read, `[DONE]` included. When it is not live, that
+        is nobody watches it come, what arrives within GATHER_S is one list.
 
         A server that answers with plain JSON gives one payload, the whole body; the log says so. Closing the generator,
         or cancelling the task that reads it, closes the connection at once, so that the server stops working.
         """
-        answer = await self._retried(lambda reuse: self._begin(path, body, reuse=reuse))
+        answer = await self._retried(lambda: self._begin(path, body, is_live))
         try:
             payloads = answer.first
             while payloads:
                 yield payloads
                 payloads = await answer.read()
-        except _BROKEN as error:
+        except h1.Fault as error:
             raise self.broken(error) from None
         finally:
             answer.close()
 
     async def get(self, path: str) -> bytes:
-        return await self._retried(lambda reuse: self._whole(path, reuse=reuse))
+        return await self._retried(lambda: self._whole(path))
 
     async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        await self._client.close()
 
     def masked(self, error: ApiError) -> ApiError:
         """The same error, without the key that a server may have quoted in its stream."""
@@ -110,17 +110,15 @@ class Upstream:
     def _without_key(self, text: bytes) -> bytes:
         return text.replace(self._key.encode(), b"***") if len(self._key) >= SECRET_CHARS_MIN else text
 
-    def broken(self, error: Exception) -> ModelError:
+    def broken(self, error: h1.Fault) -> ModelError:
         """A fault of the connection, told."""
         match error:
-            case aiohttp.ConnectionTimeoutError():
-                what = f"cannot be reached at {self.url}: no connection within {self._connect_timeout_s:g} s"
-            case aiohttp.ClientConnectorError():
-                what = f"cannot be reached at {self.url}: {_reason(error)}"
-            case TimeoutError():
-                what = f"at {self.url} said nothing for {self.silence_timeout_s:g} s"
-            case aiohttp.ClientResponseError():
-                what = f"at {self.url} does not speak HTTP: {_reason(error)}"
+            case h1.Unreachable():
+                what = f"cannot be reached at {self.url}: {error}"
+            case h1.Silent():
+                what = f"at {self.url} said nothing for {self._silence_timeout_s:g} s"
+            case h1.NotHttp():
+                what = f"at {self.url} does not speak HTTP"
             case _:
                 what = f"at {self.url} closed the connection before its answer was finished"
         return ModelError(f"The model server {what}.")
@@ -131,14 +129,11 @@ class Upstream:
             what = "a web page: its url in the settings must name the API, with its /v1"
         return ModelError(f"The model server at {self.url} answered with {what}.")
 
-    async def _retried(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        number, reuse = 1, self.reuses_connections
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        number = 1
         while True:
             try:
-                return await attempt(reuse)
-            except _Stale:
-                reuse = False
-                continue
+                return await attempt()
             except _Passing as failure:
                 if number >= self._attempts_max or failure.asked_s > RETRY_WAIT_MAX_S:
                     raise failure.error from None
@@ -147,86 +142,65 @@ class Upstream:
             await self._sleep(wait_s)
             number += 1
 
-    async def _begin(self, path: str, body: bytes, *, reuse: bool) -> "_Answer":
-        answer = _Answer(self, await self._request("POST", path, body, reuse=reuse))
+    async def _begin(self, path: str, body: bytes, is_live: bool) -> "_Answer":
+        answer = _Answer(self, await self._request("POST", path, body), is_live)
         try:
             await answer.begin()
         except BaseException as error:
             answer.close()
-            if isinstance(error, _BROKEN):
+            if isinstance(error, h1.Fault):
                 raise self._failed_try(error) from None
             raise
         return answer
 
-    async def _whole(self, path: str, *, reuse: bool) -> bytes:
-        response = await self._request("GET", path, reuse=reuse)
+    async def _whole(self, path: str) -> bytes:
+        response = await self._request("GET", path)
         try:
             return await self.read_whole(response, self.line_bytes_max)
-        except _BROKEN as error:
+        except h1.Fault as error:
             raise self._failed_try(error) from None
         finally:
             response.close()
 
-    async def read_whole(self, response: aiohttp.ClientResponse, bytes_max: int, start: bytes = b"") -> bytes:
+    async def read_whole(self, response: h1.Answer, bytes_max: int, start: bytes = b"") -> bytes:
         """The whole of a body; `start` is what was read of it already."""
-        body = bytearray(start)
-        while True:
+        body = bytearray()
+        data = start or await response.read()
+        while data:
+            body += data
             if len(body) > bytes_max:
                 raise ModelError(f"The model server at {self.url} sent more than {bytes_max} bytes at once.")
-            async with asyncio.timeout(self.silence_timeout_s):
-                data = await response.content.readany()
-            if not data:
-                return bytes(body)
-            body += data
+            data = await response.read()
+        return bytes(body)
 
-    def _failed_try(self, error: Exception) -> Exception:
+    def _failed_try(self, error: h1.Fault) -> Exception:
+        """Silence and nonsense stay; a connection that was refused or lost may be there at the next try."""
         told = self.broken(error)
-        return told if isinstance(error, _LASTING) else _Passing(told)
+        may_pass = error.may_pass if isinstance(error, h1.Unreachable) else isinstance(error, h1.Broken)
+        return _Passing(told) if may_pass else told
 
-    async def _request(self, method: str, path: str, body: bytes = b"", *, reuse: bool) -> aiohttp.ClientResponse:
-        target = urlunsplit(self._parts._replace(path=self._parts.path.rstrip("/") + path))
-        data = BytesIO(body) if len(body) > _WARNED_BYTES else body or None
+    async def _request(self, method: str, path: str, body: bytes = b"") -> h1.Answer:
+        target = quote(self._parts.path.rstrip("/") + path, safe="/%:@!$&'()*+,;=~")
+        if self._parts.query:
+            target = f"{target}?{quote(self._parts.query, safe='/%:@!$&()*+,;=~?')}"
         try:
-            async with asyncio.timeout(self._connect_timeout_s + self.silence_timeout_s):
-                response = await self._session(reuse).request(method, target, data=data, allow_redirects=False)
-        except _BROKEN as error:
-            if reuse and self._has_answered and _is_closed(error):
-                raise _Stale from None
+            response = await self._client.request(method, target, body)
+        except h1.Fault as error:
             raise self._failed_try(error) from None
-        self._has_answered = True
-        if response.status < 300:
-            return response
-        try:
-            raise await self._refusal(response)
-        finally:
+        fault = await self._refusal(response) if response.status >= 300 else self._compression(response)
+        if fault is not None:
             response.close()
+            raise fault
+        return response
 
-    def _session(self, reuse: bool) -> aiohttp.ClientSession:
-        if reuse not in self._sessions:
-            self._sessions[reuse] = aiohttp.ClientSession(
-                headers=self._headers(),
-                connector=aiohttp.TCPConnector(limit=0, force_close=not reuse),
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=self._connect_timeout_s,  # name resolution included
-                    sock_connect=self._connect_timeout_s,
-                ),  # silence is watched here: see _Answer
-                cookie_jar=aiohttp.DummyCookieJar(),  # one client's answer must not mark another's request
-                auto_decompress=True,
-                trust_env=False,
-            )
-        return self._sessions[reuse]
+    def _compression(self, response: h1.Answer) -> ModelError | None:
+        """It was not asked for; what cannot be undone is told."""
+        coding = response.headers.get("content-encoding", "identity").lower()
+        if coding in h1.INFLATED | {"identity", ""}:
+            return None
+        return ModelError(f"The model server at {self.url} compresses its answers ({coding[:32]}), unasked.")
 
-    def _headers(self) -> dict[str, str]:
-        headers = {
-            "Accept": "text/event-stream, application/json",
-            "Accept-Encoding": "identity",  # a compressor would hold tokens back
-            "Content-Type": "application/json",
-            "User-Agent": f"antiphon/{__version__}",
-        }
-        return headers | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
+    async def _refusal(self, response: h1.Answer) -> Exception:
         """What to raise for an answer that is none."""
         if response.status < 400:
             return ModelError(
@@ -235,13 +209,13 @@ class Upstream:
             )
         try:
             body = await self.read_whole(response, ERROR_BODY_BYTES_MAX)
-        except (ModelError, *_BROKEN):
+        except (ModelError, h1.Fault):
             body = b""
         fault = read_fault(response.status, self._without_key(body))
         error = refusal(fault)
         if response.status not in RETRIED or fault.code == "insufficient_quota":
             return error
-        return _Passing(error, _asked_wait_s(response.headers.get("Retry-After", "")))
+        return _Passing(error, _asked_wait_s(response.headers.get("retry-after", "")))
 
 
 class _Passing(Exception):
@@ -253,36 +227,23 @@ class _Passing(Exception):
         self.asked_s = asked_s
 
 
-class _Stale(Exception):
-    """A connection was closed just as it was used again: the next try, at once, is on a new one.
-
-    llama.cpp does so after most streams; nothing was answered, so nothing is done twice that matters.
-    """
-
-
 class _Answer:
-    """The answer to one POST, from its first payloads to its end.
+    """The answer to one POST, from its first payloads to its end."""
 
-    Watches the silence with one timer a stream, which looks how long the read in progress has waited: aiohttp's
-    `sock_read` sets a timer at every read, which costs some 5 us a token.
-    """
+    __slots__ = ("_is_live", "_is_over", "_response", "_splitter", "_upstream", "first")
 
-    __slots__ = ("_is_over", "_loop", "_response", "_splitter", "_timer", "_upstream", "_waits_since_s", "first")
-
-    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, upstream: Upstream, response: h1.Answer, is_live: bool) -> None:
         self._upstream = upstream
         self._response = response
+        self._is_live = is_live
         self._splitter = EventSplitter(upstream.line_bytes_max)
         self._is_over = False
-        self._loop = asyncio.get_running_loop()
-        self._waits_since_s = math.inf
-        self._timer = self._loop.call_later(upstream.silence_timeout_s, self._watch)
         self.first: list[bytes] = []
 
     async def begin(self) -> None:
         """Reads the first payloads. Judges by the bytes: content types are often wrong."""
-        data = b""
-        while not (data or self._response.content.at_eof()):
+        data = (await self._read()).lstrip()
+        while not (data or self._response.is_complete):
             data = (await self._read()).lstrip()
         if data[:1] in (b"{", b"["):
             self.first = [await self._plain_json(data)]
@@ -302,23 +263,11 @@ class _Answer:
         return self._splitter.end()
 
     def close(self) -> None:
-        """Closes the connection, unless its answer came to its end: then it went back to the pool by itself."""
-        self._timer.cancel()
+        """Closes the connection, unless its answer came to its end: then it can be used again."""
         self._response.close()
 
     async def _read(self) -> bytes:
-        self._waits_since_s = self._loop.time()
-        data = await self._response.content.readany()
-        self._waits_since_s = math.inf
-        return data
-
-    def _watch(self) -> None:
-        """Time spent by whoever handles the payloads is not the server's silence."""
-        waited_s = max(0.0, self._loop.time() - self._waits_since_s)
-        if waited_s >= self._upstream.silence_timeout_s:
-            self._response.content.set_exception(TimeoutError())
-        else:
-            self._timer = self._loop.call_later(self._upstream.silence_timeout_s - waited_s, self._watch)
+        return await (self._response.read() if self._is_live else self._response.read_gathered(GATHER_S))
 
     def _payloads(self, data: bytes) -> list[bytes]:
         payloads = self._splitter.feed(data)
@@ -335,13 +284,14 @@ class _Answer:
         return body
 
     async def _drain(self) -> None:
-        if not self._upstream.reuses_connections:
+        """Waits for the end of the body, a moment after [DONE]: without it the connection cannot be used again."""
+        if self._response.is_complete or not self._upstream.reuses_connections:
             return
         try:
             async with asyncio.timeout(DRAIN_S):
-                while await self._response.content.readany():
+                while await self._response.read():
                     pass
-        except _BROKEN:
+        except (h1.Fault, TimeoutError):
             return  # the answer is complete; only its connection is lost
 
 
@@ -363,17 +313,19 @@ def _address(url: str, key: str) -> SplitResult:
     return parts
 
 
-def _is_closed(error: Exception) -> bool:
-    """Whether there was a connection, and the server closed it."""
-    is_opening = isinstance(error, aiohttp.ClientConnectorError)
-    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not is_opening
-
-
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "os_error", error)
-    number = getattr(cause, "errno", None) or 0
-    is_plain = number > 0 and not isinstance(cause, ssl.SSLError)  # names and TLS have numbers of their own
-    return os.strerror(number) if is_plain else str(cause) or type(cause).__name__
+def _headers(key: str, parts: SplitResult) -> dict[str, str]:
+    headers = {
+        "Accept": "text/event-stream, application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": f"antiphon/{__version__}",
+    }
+    if parts.username:
+        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(account.encode()).decode()}"
+    elif key:
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
 
 
 def _shown_address(parts: SplitResult) -> str:

@@ -109,7 +109,8 @@ def connector(database: str) -> Callable[[], apsw.Connection]:
 def prepare_writer(connection: apsw.Connection, storage: Storage, lock_wait_ms: int) -> None:
     """Makes the database one of ours, of this version. Raises SettingsError."""
     connection.set_busy_timeout(lock_wait_ms)
-    missing = sql.pending(DIALECT, _found_version(connection))  # first, so that what is refused stays as it was
+    # First, so that what is refused stays as it was; in one look, for another process may be making it right now.
+    missing = sql.pending(DIALECT, transaction("BEGIN", _found_version, connection))
     _use_journal(connection, storage.database)
     _set(connection, synchronous=storage.synchronous, journal_size_limit=JOURNAL_BYTES_KEPT)
     _set(connection, foreign_keys="on", cache_size=-CACHE_KIB)

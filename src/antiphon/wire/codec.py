@@ -7,6 +7,7 @@ codes of the API's own errors.
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -30,6 +31,8 @@ STOP_MAX = 4
 METADATA_PAIRS_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX = 16, 64, 512
 DEPTH_MAX = 100
 """Levels of a tool's schema: far more than any model is shown, far fewer than Python's limit on recursion."""
+UNKNOWN_MAX = 200
+"""Unknown fields are looked at one by one, which a flood of them must not make slow."""
 NEAR_MISS = 0.8
 """How alike an unknown name must be to a known one to be taken for a slip (`temprature`: 0.95; `models`: 0.91)."""
 ERROR_BYTES_MAX = 4_096
@@ -44,7 +47,9 @@ def decode_request(body: bytes, *, strict: bool = False) -> tuple[CreateResponse
     raw = _normalise(_decode_object(body))
     request = convert(raw, CreateResponse)
     _check_metadata(request.metadata)
-    unknown = tuple(_unknown(raw, request, ""))
+    unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
+    if len(unknown) > UNKNOWN_MAX:
+        raise InvalidRequest(f"The request has more than {UNKNOWN_MAX} unknown parameters.", param=unknown[0])
     if unknown and strict:
         raise UnknownParameter(f"Unknown parameter: '{unknown[0]}'.", param=unknown[0])
     return request, unknown
@@ -365,7 +370,17 @@ def frame(event: Event) -> bytes:
     if head is None:
         assert isinstance(event, HostedStatus)
         head = b"event: %s\ndata: " % event.type.encode()
-    return head + encode(event) + b"\n\n"
+    data = encode(event)
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        data = _escaped(data)
+    return head + data + b"\n\n"
+
+
+def _escaped(data: bytes) -> bytes:
+    """JSON without the raw line separators of Unicode, at which some clients' line readers break a frame."""
+    for raw, escape in ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085")):
+        data = data.replace(raw, escape)
+    return data
 
 
 def decode_event(data: bytes) -> Event:
