@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -983,10 +983,17 @@ def run_other(work: str, database: Path, *arguments: str) -> str:
 
 def test_several_processes_may_make_one_new_file_at_once(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d"]
-    others = [process(["-c", OTHER + ADD_KEY, str(tmp_path / "store.db"), name]) for name in names]
-    for running in [other.__enter__() for other in others]:
-        running.communicate(timeout=WAIT_S)
-        assert running.returncode == 0
+    work = OTHER + "print('ready', flush=True)\ninput()\n" + ADD_KEY
+    with ExitStack() as stack:
+        others = [stack.enter_context(process(["-c", work, str(tmp_path / "store.db"), name])) for name in names]
+        assert [other.stdout.readline() for other in others if other.stdout] == ["ready\n"] * len(names)
+        for other in others:
+            assert other.stdin is not None
+            other.stdin.write("\n")
+            other.stdin.flush()
+        for other in others:
+            other.communicate(timeout=WAIT_S)
+            assert other.returncode == 0
     assert sorted(name for (name,) in rows(tmp_path / "store.db", "SELECT name FROM api_keys")) == names
 
 

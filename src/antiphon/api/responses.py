@@ -27,7 +27,7 @@ class _Responses(Struct, frozen=True):
 
     async def create(self, call: Call) -> None:
         body = await read_json(call.scope, call.receive, self.limits.body_bytes_max)
-        request, unknown = codec.decode_request(body, strict=self.strict)
+        request, unknown = codec.decode_request(body, strict=self.strict, items_max=self.limits.history_items_max)
         run = await self.engine.create(call.project, request)
         headers = {}
         if unknown:

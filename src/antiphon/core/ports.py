@@ -117,7 +117,7 @@ class Store(Protocol):
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         """Writes a finished response with its new items: `given` (its own input) and `response.output`, in one
         transaction. `history` is what came before it through previous_response_id; it is written only when that
-        parent was erased while this response ran."""
+        parent was erased while this response ran. Cancelled, it is written whole or not at all."""
         ...
 
     async def response(self, project: str, response_id: str) -> Response | None:
@@ -144,7 +144,7 @@ class Store(Protocol):
         ...
 
     async def keys(self) -> Sequence[ApiKey]:
-        """All keys of all projects. Cheap to call on every request: read again only when the store has changed."""
+        """All keys of all projects: the same object until a key changes. Cheap to call on every request."""
         ...
 
     async def add_key(self, key: ApiKey) -> None: ...

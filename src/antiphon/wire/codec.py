@@ -33,6 +33,8 @@ DEPTH_MAX = 100
 """Levels of a tool's schema: far more than any model is shown, far fewer than Python's limit on recursion."""
 UNKNOWN_MAX = 200
 """Unknown fields are looked at one by one, which a flood of them must not make slow."""
+NAME_CHARS_MAX = 64
+"""No known name is half as long: a longer one is no slip."""
 NEAR_MISS = 0.8
 """How alike an unknown name must be to a known one to be taken for a slip (`temprature`: 0.95; `models`: 0.91)."""
 ERROR_BYTES_MAX = 4_096
@@ -42,9 +44,20 @@ T = TypeVar("T")
 # -- requests
 
 
-def decode_request(body: bytes, *, strict: bool = False) -> tuple[CreateResponse, tuple[str, ...]]:
+def decode_request(
+    body: bytes, *, strict: bool = False, items_max: int = 1_000_000
+) -> tuple[CreateResponse, tuple[str, ...]]:
     """The request, and the paths of the unknown fields it was tolerated with (refused when `strict`)."""
-    raw = _normalise(_decode_object(body))
+    raw = _decode_object(body)
+    items = raw.get("input")
+    if isinstance(items, list) and len(items) > items_max:
+        raise InvalidValue(
+            f"Invalid 'input': array too long. Expected an array with maximum length {items_max}, "
+            f"but got an array with length {len(items)} instead.",
+            param="input",
+            code="array_above_max_length",
+        )
+    raw = _normalise(raw)
     request = convert(raw, CreateResponse)
     _check_metadata(request.metadata)
     unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
@@ -227,7 +240,7 @@ def _unknown(raw: Any, known: Any, path: str) -> Iterator[str]:
 
 def _refuse_near_miss(name: str, names: dict[str, str], path: str) -> None:
     known = [*names, *LATER] if not path else list(names)
-    near = get_close_matches(name, known, n=1, cutoff=NEAR_MISS)
+    near = get_close_matches(name, known, n=1, cutoff=NEAR_MISS) if len(name) <= NAME_CHARS_MAX else []
     if near:
         raise UnknownParameter(
             f"Unknown parameter: '{path}{name[:64]}'. Did you mean '{path}{near[0]}'?", param=path + name
