@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.errors import (
     ApiError,
@@ -57,20 +57,36 @@ def _too_large(bytes_max: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is larger than {bytes_max} bytes (limits.body_bytes_max).")
 
 
+class Answering:
+    """How far the answer to one request has come. Stands in the scope, so that nothing need wrap every `send`."""
+
+    __slots__ = ("has_begun", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.has_begun = False
+
+    def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
+        """The start of the answer, with its x-request-id."""
+        self.has_begun = True
+        stamped = [*headers, (b"x-request-id", self.request_id.encode())]
+        return {"type": "http.response.start", "status": status, "headers": stamped}
+
+
 async def send_json(
-    send: Send, body: bytes, *, status: int = 200, headers: Mapping[bytes, bytes] | None = None
+    scope: Scope, send: Send, body: bytes, *, status: int = 200, headers: Mapping[bytes, bytes] | None = None
 ) -> None:
-    head = [*JSON_HEADERS, (b"content-length", b"%d" % len(body)), *(headers or {}).items()]
-    await send({"type": "http.response.start", "status": status, "headers": head})
+    lines = [*JSON_HEADERS, (b"content-length", b"%d" % len(body)), *(headers or {}).items()]
+    await send(scope["antiphon"].head(status, lines))
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_value(send: Send, value: Any) -> None:
-    await send_json(send, codec.encode(value))
+async def send_value(call: Call, value: Any) -> None:
+    await send_json(call.scope, call.send, codec.encode(value))
 
 
-async def send_error(send: Send, error: ApiError, headers: Mapping[bytes, bytes] | None = None) -> None:
-    await send_json(send, codec.error_body(error), status=error.status, headers=headers)
+async def send_error(scope: Scope, send: Send, error: ApiError, headers: Mapping[bytes, bytes] | None = None) -> None:
+    await send_json(scope, send, codec.error_body(error), status=error.status, headers=headers)
 
 
 def header_value(names: tuple[str, ...]) -> bytes:

@@ -26,14 +26,14 @@ class _Meta(Struct, frozen=True):
     engine: Engine
 
     async def models(self, call: Call) -> None:
-        await send_value(call.send, ModelList(data=await self.engine.models()))
+        await send_value(call, ModelList(data=await self.engine.models()))
 
     async def model(self, call: Call) -> None:
-        await send_value(call.send, await self.engine.model(call.path("model")))
+        await send_value(call, await self.engine.model(call.path("model")))
 
 
 async def _health(call: Call) -> None:
-    await send_value(call.send, Health(version=__version__))
+    await send_value(call, Health(version=__version__))
 
 
 def routes(engine: Engine) -> list[Served]:
@@ -65,7 +65,7 @@ def description(served: Sequence[Served]) -> Served:
     async def endpoint(call: Call) -> None:
         if not document:
             document.append(openapi(served))
-        await send_value(call.send, document[0])
+        await send_value(call, document[0])
 
     return Served(method="GET", path="/openapi.json", endpoint=endpoint, summary="This document", needs_key=False)
 

@@ -34,13 +34,12 @@ class _Responses(Struct, frozen=True):
             headers[b"antiphon-ignored-parameters"] = header_value(unknown)
             log.warning("unknown parameters", response=run.id, parameters=unknown[:20])
         if not request.stream:
-            await answer_whole(run, call.receive, call.send, headers)
+            await answer_whole(run, call, headers)
             return
         options = request.stream_options
         await answer_streamed(
             run,
-            call.receive,
-            call.send,
+            call,
             headers,
             include_usage=options is not None and options.include_usage,
             first_byte_wait_s=self.limits.first_byte_wait_s,
@@ -52,12 +51,12 @@ class _Responses(Struct, frozen=True):
         _check_include(query.every("include"))
         for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
             query.refuse(name, default)
-        await send_value(call.send, await self.engine.retrieve(call.project, call.path("response_id")))
+        await send_value(call, await self.engine.retrieve(call.project, call.path("response_id")))
 
     async def delete(self, call: Call) -> None:
         response_id = call.path("response_id")
         await self.engine.delete(call.project, response_id)
-        await send_value(call.send, DeletedResponse(id=response_id))
+        await send_value(call, DeletedResponse(id=response_id))
 
     async def input_items(self, call: Call) -> None:
         query = call.query()
@@ -71,7 +70,7 @@ class _Responses(Struct, frozen=True):
             order=order,
             after=query.one("after"),
         )
-        await send_value(call.send, ItemList.of(page.items, has_more=page.has_more))
+        await send_value(call, ItemList.of(page.items, has_more=page.has_more))
 
 
 def _check_include(values: list[str]) -> None:

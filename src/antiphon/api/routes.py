@@ -6,41 +6,28 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from antiphon.api import meta, responses
 from antiphon.api.auth import Gate
-from antiphon.api.http import Call, ClientLeft, Served, send_error
+from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
 from antiphon.config import Cors, Limits
 from antiphon.engine.engine import Engine
 from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
-from antiphon.wire import codec
 
 
 class Api:
-    """The API as one ASGI application. `stop` ends what runs, so that every client still gets its last event.
-
-    Outermost, because every answer gets its x-request-id, whoever makes it.
-    """
+    """The API as one ASGI application. `stop` ends what runs, so that every client still gets its last event."""
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
         self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = "req_" + secrets.token_hex(16)
-        header = (b"x-request-id", request_id.encode())
-
-        async def stamped(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
-            await send(message)
-
-        scope["antiphon.request_id"] = request_id
-        await self._app(scope, receive, stamped)
+        scope["antiphon"] = Answering("req_" + secrets.token_hex(16))
+        await self._app(scope, receive, send)
 
     async def stop(self) -> None:
         await self._engine.close()
@@ -80,23 +67,18 @@ class Border:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # makes the router raise for an unknown path or method, instead of answering itself
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        answering: Answering = scope["antiphon"]
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         except ClientLeft:
             return
         except Exception as error:  # the first of the two places: whatever broke gets its envelope
-            answer = _answer(error, scope["antiphon.request_id"])
-            if begun:
+            answer = _answer(error, answering.request_id)
+            if answering.has_begun:
                 raise
             allow = getattr(error, "headers", None) or {}
-            await send_error(send, answer, {name.lower().encode(): value.encode() for name, value in allow.items()})
+            headers = {name.lower().encode(): value.encode() for name, value in allow.items()}
+            await send_error(scope, send, answer, headers)
 
 
 def _answer(error: Exception, request_id: str) -> ApiError:
@@ -111,14 +93,21 @@ def _answer(error: Exception, request_id: str) -> ApiError:
 
 
 class _Cors(CORSMiddleware):
-    """Refuses a preflight in the API's own words."""
+    """Answers a preflight as the API answers everything."""
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        error = Forbidden("This origin, method or header may not be used. Allow the origin with [cors] origins.")
-        return Response(codec.error_body(error), error.status, media_type="application/json")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        if not (is_preflight and "origin" in headers):
+            await super().__call__(scope, receive, send)
+            return
+        response = self.preflight_response(headers)
+        if response.status_code >= 400:
+            error = Forbidden("This origin, method or header may not be used. Allow the origin with [cors] origins.")
+            await send_error(scope, send, error)
+            return
+        response.headers["x-request-id"] = scope["antiphon"].request_id
+        await response(scope, receive, send)
 
 
 def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:

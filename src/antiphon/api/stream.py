@@ -1,11 +1,15 @@
 """A run, answered over HTTP: streamed or waited for. The run stops when the connection that created it leaves."""
 
 import asyncio
-from collections.abc import Mapping
+import types
+from collections.abc import Coroutine, Generator, Mapping
+from functools import partial
+from typing import Any, cast
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
-from antiphon.api.http import send_json
+from antiphon.api.http import Call, send_json
+from antiphon.engine.log import EventLog
 from antiphon.engine.run import Run
 from antiphon.wire import codec
 from antiphon.wire.events import Event
@@ -20,9 +24,9 @@ OPENING_EVENTS = 2
 """response.created and response.in_progress are there at once; what comes after them is the model's."""
 
 
-async def answer_whole(run: Run, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
+async def answer_whole(run: Run, call: Call, headers: Mapping[bytes, bytes]) -> None:
     """The final response as JSON; raises the error the run failed with."""
-    watcher = asyncio.create_task(_cancel_when_left(run, receive))
+    watcher = asyncio.create_task(_cancel_when_left(run, call.receive))
     try:
         response = await run.wait()
     except asyncio.CancelledError:
@@ -30,13 +34,12 @@ async def answer_whole(run: Run, receive: Receive, send: Send, headers: Mapping[
         raise
     finally:
         watcher.cancel()
-    await send_json(send, codec.encode(response), headers=headers)
+    await send_json(call.scope, call.send, codec.encode(response), headers=headers)
 
 
 async def answer_streamed(
     run: Run,
-    receive: Receive,
-    send: Send,
+    call: Call,
     headers: Mapping[bytes, bytes],
     *,
     include_usage: bool,
@@ -45,16 +48,18 @@ async def answer_streamed(
 ) -> None:
     """The run's events as SSE. The head waits a while for the model, so that an early failure has an HTTP status;
     raises that failure."""
-    watcher = asyncio.create_task(_cancel_when_left(run, receive))
+    watcher = asyncio.create_task(_cancel_when_left(run, call.receive))
     try:
         await _await_model(run, first_byte_wait_s)
         run.announced = True
-        await send({"type": "http.response.start", "status": 200, "headers": [*SSE_HEADERS, *headers.items()]})
-        await _send_events(run, send, keepalive_s)
-        ending = codec.DONE
-        if include_usage:
-            ending = _usage_frame(run.response) + ending
-        await send({"type": "http.response.body", "body": ending})
+        await call.send(call.scope["antiphon"].head(200, [*SSE_HEADERS, *headers.items()]))
+        writer = _Writer(run.log, call.send, keepalive_s)
+        try:
+            await writer.is_done
+        finally:
+            await writer.close()
+        ending = _usage_frame(run.response) + codec.DONE if include_usage else codec.DONE
+        await call.send(_body(ending, more=False))
     except asyncio.CancelledError:
         run.cancel()
         raise
@@ -88,59 +93,92 @@ async def _await_model(run: Run, timeout_s: float) -> None:
         raise run.error
 
 
-async def _send_events(run: Run, send: Send, keepalive_s: float) -> None:
-    """All events until the log closes, what came together in one write; a comment on silence."""
-    log = run.log
-    ticker = _Ticker(run, keepalive_s)
-    sent = 0
-    try:
-        while True:
-            batch = log.events[sent:]
-            if batch:
-                sent += len(batch)
-                await send({"type": "http.response.body", "body": _frames(batch), "more_body": True})
-                ticker.wrote()
-            elif log.closed:
-                return
-            elif ticker.is_silent():
-                await send({"type": "http.response.body", "body": codec.KEEPALIVE, "more_body": True})
-                ticker.wrote()
-            await log.wait(sent)
-    finally:
-        ticker.close()
-
-
 def _frames(batch: list[Event]) -> bytes:
     return codec.frame(batch[0]) if len(batch) == 1 else b"".join(map(codec.frame, batch))
 
 
-class _Ticker:
-    """Wakes the reader when nothing was written for a while. One timer a stream, not one a token."""
+class _Writer:
+    """Sends a run's events as they come, what came together in one write, and a comment on silence.
 
-    __slots__ = ("_last", "_loop", "_run", "_silence_s", "_timer")
+    It writes in the run's own step as long as the connection takes what it is given. When the client is slow, the
+    rest of that write waits in a task of its own, and what comes meanwhile goes out together after it: the run is
+    never held up.
+    """
 
-    def __init__(self, run: Run, silence_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._run = run
+    __slots__ = ("_last", "_log", "_loop", "_rest", "_send", "_sent", "_silence_s", "_timer", "is_done")
+
+    def __init__(self, log: EventLog, send: Send, silence_s: float) -> None:
+        self._log = log
+        self._send = send
         self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._sent = 0
         self._last = self._loop.time()
+        self._rest: asyncio.Task[None] | None = None
+        self.is_done = self._loop.create_future()
         self._timer = self._loop.call_later(silence_s, self._tick)
+        log.listener = self._write
+        self._write()
 
-    def wrote(self) -> None:
-        self._last = self._loop.time()
-
-    def is_silent(self) -> bool:
-        return self._loop.time() - self._last >= self._silence_s
-
-    def close(self) -> None:
+    async def close(self) -> None:
+        self._log.listener = None
         self._timer.cancel()
+        if self._rest is not None:
+            self._rest.cancel()
+            await asyncio.gather(self._rest, return_exceptions=True)
+
+    def _write(self) -> None:
+        log = self._log
+        if self._rest is None and len(log.events) > self._sent:
+            batch = log.events[self._sent :]
+            self._sent += len(batch)
+            self._put(_frames(batch))
+        if log.closed and self._rest is None and not self.is_done.done():
+            self.is_done.set_result(None)
+
+    def _put(self, data: bytes) -> None:
+        """Takes the first step of sending by hand: it is the last one too unless the client is slow."""
+        self._last = self._loop.time()
+        sending = cast("Coroutine[Any, Any, None]", self._send(_body(data, more=True)))
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            return
+        self._rest = self._loop.create_task(self._send_rest(sending, waits_for))
+
+    async def _send_rest(self, sending: Coroutine[Any, Any, None], waits_for: object) -> None:
+        await _go_on(sending, waits_for)
+        self._rest = None
+        self._write()
 
     def _tick(self) -> None:
-        silent = self.is_silent()
-        if silent:
-            self._run.log.wake()
-        due = self._silence_s if silent else self._last + self._silence_s - self._loop.time()
-        self._timer = self._loop.call_later(max(due, 0.001), self._tick)
+        """One timer a stream, not one a token: it looks how long the silence has been."""
+        silent_s = self._loop.time() - self._last
+        if silent_s >= self._silence_s:
+            if self._rest is None:
+                self._put(codec.KEEPALIVE)
+            silent_s = 0.0
+        self._timer = self._loop.call_later(max(self._silence_s - silent_s, 0.001), self._tick)
+
+
+@types.coroutine
+def _go_on(begun: Coroutine[Any, Any, None], waits_for: object) -> Generator[object, Any, None]:
+    """The rest of a coroutine whose first step was taken by hand and asked to wait for something."""
+    while True:
+        try:
+            came = yield waits_for
+        except BaseException as error:  # noqa: BLE001 # whatever it is, a cancellation too, is for that coroutine
+            step = partial(begun.throw, error)
+        else:
+            step = partial(begun.send, came)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return
+
+
+def _body(data: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
 
 
 def _usage_frame(response: Response) -> bytes:

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -230,12 +231,12 @@ class _Passing(Exception):
 class _Answer:
     """The answer to one POST, from its first payloads to its end."""
 
-    __slots__ = ("_is_live", "_is_over", "_response", "_splitter", "_upstream", "first")
+    __slots__ = ("_is_over", "_read", "_response", "_splitter", "_upstream", "first")
 
     def __init__(self, upstream: Upstream, response: h1.Answer, is_live: bool) -> None:
         self._upstream = upstream
         self._response = response
-        self._is_live = is_live
+        self._read = response.read if is_live else partial(response.read_gathered, GATHER_S)
         self._splitter = EventSplitter(upstream.line_bytes_max)
         self._is_over = False
         self.first: list[bytes] = []
@@ -265,9 +266,6 @@ class _Answer:
     def close(self) -> None:
         """Closes the connection, unless its answer came to its end: then it can be used again."""
         self._response.close()
-
-    async def _read(self) -> bytes:
-        return await (self._response.read() if self._is_live else self._response.read_gathered(GATHER_S))
 
     def _payloads(self, data: bytes) -> list[bytes]:
         payloads = self._splitter.feed(data)

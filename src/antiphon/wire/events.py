@@ -13,8 +13,8 @@ from antiphon.wire.items import Annotation, Logprob, MessagePart, OutputItem, Re
 from antiphon.wire.response import Response
 
 
-class EventBase(Struct, frozen=True, tag_field="type"):
-    """One numbered change to a response."""
+class EventBase(Struct, frozen=True, gc=False, tag_field="type"):
+    """One numbered change to a response. There is one a token, and they hold no cycles to collect."""
 
     sequence_number: int
 
@@ -134,7 +134,7 @@ class ArgumentsDone(InItem, frozen=True, tag="response.function_call_arguments.d
     arguments: str
 
 
-class HostedStatus(Struct, frozen=True):
+class HostedStatus(Struct, frozen=True, gc=False):
     """A hosted call entered a status; `type` is `response.<item type>.<status>`."""
 
     type: str
