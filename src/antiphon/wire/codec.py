@@ -51,12 +51,7 @@ def decode_request(
     raw = _decode_object(body)
     items = raw.get("input")
     if isinstance(items, list) and len(items) > items_max:
-        raise InvalidValue(
-            f"Invalid 'input': array too long. Expected an array with maximum length {items_max}, "
-            f"but got an array with length {len(items)} instead.",
-            param="input",
-            code="array_above_max_length",
-        )
+        raise _array_too_long("input", items_max, len(items))
     raw = _normalise(raw)
     request = convert(raw, CreateResponse)
     _check_metadata(request.metadata)
@@ -185,13 +180,17 @@ def _stop(value: Any) -> Any:
         raise _string_too_short("stop", 1)
     stops = [value] if isinstance(value, str) else value
     if isinstance(stops, list) and len(stops) > STOP_MAX:
-        raise InvalidValue(
-            f"Invalid 'stop': array too long. Expected an array with maximum length {STOP_MAX}, "
-            f"but got an array with length {len(stops)} instead.",
-            param="stop",
-            code="array_above_max_length",
-        )
+        raise _array_too_long("stop", STOP_MAX, len(stops))
     return stops
+
+
+def _array_too_long(path: str, most: int, got: int) -> ApiError:
+    return InvalidValue(
+        f"Invalid '{path}': array too long. Expected an array with maximum length {most}, "
+        f"but got an array with length {got} instead.",
+        param=path,
+        code="array_above_max_length",
+    )
 
 
 def _string_too_short(path: str, least: int) -> ApiError:
