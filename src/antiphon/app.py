@@ -57,6 +57,7 @@ async def _serve(settings: Settings) -> int:
             gc.freeze()  # what start-up made stays for ever: the collector need not look at it again
             gc.set_threshold(GC_ALLOCATIONS)
             await http_server(app, settings).serve(sockets=[listener])
+    observe.log.info("stopped")
     return 0
 
 
