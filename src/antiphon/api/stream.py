@@ -167,7 +167,7 @@ def _go_on(begun: Coroutine[Any, Any, None], waits_for: object) -> Generator[obj
     while True:
         try:
             came = yield waits_for
-        except BaseException as error:  # noqa: BLE001 # whatever it is, a cancellation too, is for that coroutine
+        except asyncio.CancelledError as error:  # all that a task throws into what it runs
             step = partial(begun.throw, error)
         else:
             step = partial(begun.send, came)
