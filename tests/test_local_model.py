@@ -33,7 +33,7 @@ from antiphon.models import llama_worker, tiny
 from antiphon.models.forced import ForcedCalls, arguments_schema, call_grammar, grammar_fault
 from antiphon.models.hub import chosen, prepared
 from antiphon.models.llama_worker import Supervisor, Wanted, WorkerFailed, imported_engine
-from antiphon.models.local import DEMONSTRATION, LocalModel, OneCall, builtin, request, rooted
+from antiphon.models.local import LocalModel, OneCall, builtin, request, rooted
 from antiphon.models.upstream import Upstream
 from antiphon.wire.items import InputText, Message
 from antiphon.wire.response import Usage
@@ -215,9 +215,9 @@ async def test_nobody_without_its_key_may_ask_the_worker(model: LocalModel) -> N
 
 
 async def test_the_demonstration_says_that_it_is_one_and_how_to_run_a_real_model() -> None:
-    assert "demonstration" in DEMONSTRATION
-    assert "--model PATH.gguf" in DEMONSTRATION
-    assert "--upstream URL" in DEMONSTRATION
+    assert "demonstration" in tiny.DEMONSTRATION
+    assert "--model PATH_OR_ID" in tiny.DEMONSTRATION
+    assert "--upstream URL" in tiny.DEMONSTRATION
 
 
 @pytest.mark.parametrize(("effort", "thinks"), [(None, False), ("none", False), ("minimal", False), ("high", True)])

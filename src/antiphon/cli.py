@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from antiphon import __version__, config
 from antiphon.config import ChatUpstream, LocalModel, ModelSettings, Settings
 from antiphon.errors import AntiphonError, SettingsError
+from antiphon.models import tiny
 
 if TYPE_CHECKING:
     from antiphon.core.ports import ApiKey
@@ -287,13 +288,10 @@ def welcome(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
     url = checks.base_url(server) if server.port else f"http://{server.host}: a free port, named below"
     yield f"antiphon {__version__}"
     yield f"  address   {url}"
-    yield f"  models    {', '.join(map(_described, settings.models)) or 'antiphon-tiny (built in)'}"
+    yield f"  models    {', '.join(map(_described, settings.models)) or f'{tiny.NAME} (built in)'}"
     yield f"  database  {settings.storage.database}"
     if not settings.models:
-        yield (
-            "  note      antiphon-tiny is a demonstration: it knows nothing. "
-            "A real model: antiphon serve --model PATH_OR_ID, or --upstream URL"
-        )
+        yield f"  note      {tiny.DEMONSTRATION}"
     if server.port:
         yield f"  try       {_curl(url, settings, needs_key=needs_key)}"
 
@@ -315,7 +313,7 @@ def _curl(url: str, settings: Settings, *, needs_key: bool) -> str:
     elif isinstance(first, LocalModel):
         name = first.name
     else:
-        name = first.name if first else "antiphon-tiny"
+        name = first.name if first else tiny.NAME
     if not name:  # what it is called, the server says
         return f"curl {url}/models{key}"
     return (

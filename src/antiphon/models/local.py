@@ -31,13 +31,6 @@ from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Wo
 from antiphon.models.upstream import Upstream
 from antiphon.wire.response import InputTokensDetails, Usage
 
-TINY_NAME = "antiphon-tiny"
-DEMONSTRATION = (
-    f"{TINY_NAME} is built in for demonstration and tests: it knows nothing and is no assistant. "
-    "For real answers: antiphon serve --model PATH.gguf, or antiphon serve --upstream URL"
-)
-"""What start-up says when no model is configured."""
-
 TINY_ANSWER_TOKENS = 1024
 """The longest answer of the built-in model, which a request may raise: off its track it repeats itself to the end."""
 DEATH_NOTICE_S = 0.5
@@ -50,7 +43,7 @@ _log = logging.getLogger("antiphon.local")
 
 def builtin() -> Settings:
     """The model that serves when none is configured; never in the place of one that was."""
-    return Settings(path=str(tiny.path()), name=TINY_NAME, context_tokens=8192, threads=1, temperature=0.0)
+    return Settings(path=str(tiny.path()), name=tiny.NAME, context_tokens=8192, threads=1, temperature=0.0)
 
 
 class LocalModel:
