@@ -270,6 +270,7 @@ class Played:
         self.is_asked = asyncio.Event()
         self.is_over = asyncio.Event()
         """The generator of a turn has ended, or was closed."""
+        self.prompts: list[Prompt] = []
         self._batches: asyncio.Queue[tuple[Delta, ...] | ApiError | None] = asyncio.Queue()
 
     def say(self, *batch: Delta) -> None:
@@ -289,7 +290,7 @@ class Played:
         return [ModelCard(id="played", created=0, owned_by="test")]
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        del prompt
+        self.prompts.append(prompt)
         self.is_asked.set()
         try:
             while batch := await self._batches.get():

@@ -20,7 +20,7 @@ from antiphon.core.prompt import Prompt
 from antiphon.engine.log import EventLog
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
-from antiphon.wire.items import HostedCall, Item
+from antiphon.wire.items import HostedCall
 from antiphon.wire.response import Response, ResponseError, Usage
 
 Ending = Literal["completed", "incomplete", "cancelled", "failed"]
@@ -108,6 +108,7 @@ class Run:
     async def _take_turns(self) -> tuple[Ending, Any]:
         prompt = self.plan.prompt
         for _ in range(self._world.limits.turns_max):
+            before = len(self.response.output)
             finish = await self._say(prompt)
             cut_short = finish.reason in INCOMPLETE
             calls = self._builder.end_turn(cut_short=cut_short)
@@ -116,9 +117,10 @@ class Run:
                 return "incomplete", INCOMPLETE[finish.reason]
             if not calls.hosted:
                 return "completed", None
-            added = await self._run_hosted(calls)
+            await self._run_hosted(calls)
             if calls.client:
                 return "completed", None
+            added = self.response.output[before:]
             prompt = planning.extended(prompt, added, self._world.tools, self._usages[-1].output_tokens)
             if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
                 return "incomplete", "max_output_tokens"
@@ -158,8 +160,8 @@ class Run:
             logger.info("usage estimated", response=self.id, reported=finish.usage is not None)
         self._usages.append(usage)
 
-    async def _run_hosted(self, calls: Calls) -> list[Item]:
-        """Runs the turn's hosted calls together; gives the items the turn added, for the next prompt."""
+    async def _run_hosted(self, calls: Calls) -> None:
+        """Runs the turn's hosted calls together."""
         begun = []
         for call in calls.hosted:
             hosted = self.plan.hosted[call.name]
@@ -168,9 +170,6 @@ class Run:
         async with asyncio.TaskGroup() as group:
             for index, call in begun:
                 group.create_task(self._run_one(index, call))
-        first = min(index for index, _ in begun)
-        items = self.response.output
-        return [item for index, item in enumerate(items) if index >= first]
 
     async def _run_one(self, index: int, call: HostedRequest) -> None:
         hosted = self.plan.hosted[call.name]
