@@ -7,7 +7,7 @@ from antiphon.wire.items import FunctionCall, FunctionCallOutput, Message, Outpu
 from tests.rawclient import Played, create, serving
 
 LOOKUP = {"type": "antiphon:scripted", "name": "lookup"}
-STOP = Finish("stop")
+CALLED, STOP = Finish("tool_calls"), Finish("stop")
 
 
 async def test_the_next_turn_is_told_all_that_the_last_one_said(scripted: Settings) -> None:
@@ -35,7 +35,7 @@ async def test_the_next_turn_is_told_all_that_the_last_one_said(scripted: Settin
 
 async def test_a_continued_response_is_told_of_the_hosted_calls_before_it(scripted: Settings) -> None:
     model, store = Played(), build(scripted.storage, scripted.limits)
-    model.say(ToolCall("0", '{"text": "a"}', name="lookup"), Finish("tool_calls"))
+    model.say(ToolCall("0", '{"text": "a"}', name="lookup"), CALLED)
     for _ in range(2):
         model.say(Text("Done."), STOP)
     async with serving(scripted, store, model) as url:
