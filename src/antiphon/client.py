@@ -8,7 +8,7 @@ import http.client
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TextIO
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -141,10 +141,10 @@ class Server:
         connection = self._connect()
         try:
             connection.request(method, self._parts.path + path, body, self._headers)
-            answer = connection.getresponse()
-            if answer.status >= http.client.BAD_REQUEST:
-                raise AntiphonError(_refusal(answer))
-            yield answer
+            with closing(connection.getresponse()) as answer:  # it may outlive the connection
+                if answer.status >= http.client.BAD_REQUEST:
+                    raise AntiphonError(_refusal(answer))
+                yield answer
         except BrokenPipeError:  # of our own stdout
             raise
         except TimeoutError:
