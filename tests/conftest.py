@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from antiphon import app, config
+from antiphon.api.routes import Api
 from antiphon.config import ScriptedModel, Settings
 
 WAIT_S = 20
@@ -23,17 +24,22 @@ Serving: TypeAlias = Callable[..., AbstractAsyncContextManager[str]]
 @asynccontextmanager
 async def serve(settings: Settings) -> AsyncIterator[str]:
     """A running server; gives its base address, with /v1."""
-    async with app.running(settings) as asgi:
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = app.http_server(asgi, settings)
-        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # the signals are pytest's
+    async with app.running(settings) as asgi, listening(asgi, settings) as address:
+        yield f"{address}/v1"
+
+
+@asynccontextmanager
+async def listening(asgi: Api, settings: Settings) -> AsyncIterator[str]:
+    """The application behind the product's HTTP server, on a free loopback port; gives its address."""
+    server = app.http_server(asgi, settings)
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # the signals are pytest's
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             await asyncio.wait_for(task, WAIT_S)
-            listener.close()
 
 
 @pytest.fixture

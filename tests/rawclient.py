@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
 from antiphon.engine.run import World
 from antiphon.errors import ApiError
+from tests.conftest import listening
 
 WAIT_S = 20
 """Bounds every wait of a test; reached only when something is broken."""
@@ -327,13 +328,5 @@ async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIter
     engine = Engine(World(store, hosted, settings.limits, app._new_id, app._now), Catalog(models))
     gate = Gate(store, app.secret(settings), settings.auth, settings.cors, hosts_open=False)
     asgi = routes.build(engine, gate, settings.limits, settings.cors, strict=False)
-    server = app.http_server(asgi, settings)
-    server.capture_signals = nullcontext  # type: ignore[assignment,method-assign] # the signals are pytest's
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await asyncio.wait_for(task, WAIT_S)
-            await asyncio.wait_for(engine.close(), WAIT_S)
+    async with listening(asgi, settings) as address:
+        yield address

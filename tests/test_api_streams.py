@@ -260,12 +260,12 @@ async def test_a_model_that_hangs_up_fails_the_response(scripted: Settings, play
 
 
 async def test_an_answer_that_grows_without_end_fails(scripted: Settings, played: Played) -> None:
-    async with stage(scripted, played, output_bytes_max=10) as url, streaming(url, model="played") as one:
+    async with stage(scripted, played, output_chars_max=10) as url, streaming(url, model="played") as one:
         played.say(Text("a" * 11))
         response = final(await whole(one))
 
     assert response["status"] == "failed"
-    assert "limits.output_bytes_max" in response["error"]["message"]
+    assert "limits.output_chars_max" in response["error"]["message"]
     assert played.is_over.is_set()
 
 

@@ -75,7 +75,7 @@ class Limits(Section, frozen=True, kw_only=True):
     history_items_max: Positive = 20_000
     """Items in one prompt, history included."""
     tools_max: Positive = 512
-    output_bytes_max: Positive = 32 * 1024 * 1024
+    output_chars_max: Positive = 32 * 1024 * 1024
     """Text one response may grow to: a model that repeats itself for ever must end."""
     upstream_line_bytes_max: Positive = 16 * 1024 * 1024
     """One SSE line or one JSON body of an upstream."""

@@ -63,10 +63,9 @@ class Progress(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """A hosted call ended: its finished item (status completed or failed), and what the model is told."""
+    """A hosted call ended: its finished item, completed or failed. `replay` says what the model is told of it."""
 
     item: HostedCall
-    text: str
 
 
 class Tool(Protocol):

@@ -55,6 +55,7 @@ class Run:
             thought_as_summary=plan.thought_as_summary,
         )
         self._usages: list[Usage] = []
+        self._chars = 0
         self._on_end = on_end
         self._began = time.monotonic()
         self._started = self._cancelled = False
@@ -131,7 +132,7 @@ class Run:
     async def _say(self, prompt: Prompt) -> Finish:
         """One model call: every batch becomes events at once."""
         said = counting.Said()
-        builder, limit = self._builder, self._world.limits.output_bytes_max
+        builder, limit = self._builder, self._world.limits.output_chars_max
         finish: Finish | None = None
         async with aclosing(self._model.stream(prompt)) as batches:
             async for batch in batches:
@@ -147,10 +148,11 @@ class Run:
                     elif kind is Finish:
                         finish = delta  # type: ignore[assignment]
                 self._publish()
-                if said.text + said.thought > limit:
-                    raise ModelError(f"The answer grew beyond {limit} bytes (limits.output_bytes_max).")
+                if self._chars + said.text + said.thought > limit:
+                    raise ModelError(f"The answer grew beyond {limit} characters (limits.output_chars_max).")
         if finish is None:
             raise ModelError("The model's answer ended before it was finished.")
+        self._chars += said.text + said.thought
         self._count(finish, prompt, said)
         return finish
 

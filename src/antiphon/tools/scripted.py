@@ -42,7 +42,7 @@ class ScriptedTool:
             raise ValueError("told to fail")
         await asyncio.sleep(0)
         output = text.upper() if declaration.output is UNSET else declaration.output
-        yield Outcome(structs.replace(item, status="completed", output=output), output)
+        yield Outcome(structs.replace(item, status="completed", output=output))
 
     def replay(self, item: ScriptedCall) -> tuple[FunctionCall, FunctionCallOutput]:
         call_id = f"call_{item.id}"
