@@ -15,6 +15,8 @@ from msgspec import Struct, structs
 from antiphon.core import builder as real
 from antiphon.core.deltas import Annotate, Delta, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import Fold
+from antiphon.core.toolbox import Hosted
+from antiphon.tools.scripted import ScriptedTool
 from antiphon.wire import codec
 from antiphon.wire.events import Event
 from antiphon.wire.items import ScriptedCall
@@ -62,7 +64,7 @@ def act(script: Script, module: ModuleType = real) -> Iterator[Step]:
     builder = module.Builder(
         skeleton(),
         lambda prefix: f"{prefix}_{next(numbers)}",
-        hosted=frozenset({HOSTED}),
+        callees={HOSTED: Hosted(ScriptedTool(), None)},
         thought_as_summary=script.thought_as_summary,
     )
     for action in _actions(builder, script):

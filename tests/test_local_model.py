@@ -30,11 +30,12 @@ from antiphon.core.deltas import Delta, Finish, Text, Thought, ToolCall
 from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ContextLengthExceeded, InvalidRequest, ModelError, SettingsError
 from antiphon.models import llama_worker, tiny
-from antiphon.models.forced import ForcedCalls, arguments_schema, call_grammar, grammar_fault
+from antiphon.models.forced import ForcedCalls, arguments_schema, call_grammar
 from antiphon.models.hub import chosen, prepared
 from antiphon.models.llama_worker import Supervisor, Wanted, WorkerFailed, imported_engine
 from antiphon.models.local import LocalModel, OneCall, builtin, request, rooted
 from antiphon.models.upstream import Upstream
+from antiphon.schemas import grammar_fault
 from antiphon.wire.items import InputText, Message
 from antiphon.wire.response import Usage
 

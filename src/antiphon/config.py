@@ -72,6 +72,8 @@ class Limits(Section, frozen=True, kw_only=True):
     """Responses being made at once; beyond it 429. One open stream costs tens of KB."""
     turns_max: Positive = 32
     """Model calls in one response: a model that calls hosted tools for ever must end."""
+    repairs_max: Annotated[int, Meta(ge=0)] = 3
+    """Turns in which the model may correct a call that could not be made: then the response fails."""
     history_items_max: Positive = 20_000
     """Items in one prompt, history included."""
     tools_max: Positive = 512

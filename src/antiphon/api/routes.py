@@ -116,5 +116,5 @@ def _with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
         allow_origins=list(cors.origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "antiphon-ignored-parameters"],
+        expose_headers=["x-request-id", "antiphon-ignored-parameters", "antiphon-omitted-tools"],
     )

@@ -16,11 +16,15 @@ Deltas carry the vendor's key. (kind of item, key) names a draft until the turn 
     ------------------------------------------------------------------------------------
     Text, Refusal      message                        any open reasoning
     Thought, Summary   reasoning                      any open message
-    ToolCall           function_call of that key      any open message or reasoning
-    ToolCall, hosted   none: gathered until the turn ends, then run, then added as the tool's own item
+    Phase              none: for the next message     any open message or reasoning
+    ToolCall           call item of that key          any open message or reasoning
+    ToolCall, gathered none until the turn ends: then its item is added whole, or it is hosted and run, or refused
 
-So at most one message or reasoning item is open at a time, while calls stay open side by side: vendors interleave the
-fragments of parallel calls. `end_turn` closes them in index order and hands back what is to be called.
+What a call by a name becomes is the toolbox's to say (core/toolbox.py). A call is gathered when it can be judged only
+as a whole: that of a hosted tool, of a shell, of a custom tool whose input must fit a grammar, or of a tool that this
+request does not allow. So at most one message or reasoning item is open at a time, while calls stay open side by side:
+vendors interleave the fragments of parallel calls. `end_turn` closes them in index order and hands back what is to be
+called.
 
 The terminal event is only *proposed* (`propose`): whoever drives the builder saves the response it carries, and then
 appends it. If saving fails, another one is proposed instead. Exactly one terminal event is ever appended.
@@ -28,17 +32,30 @@ appends it. If saving fails, another one is proposed instead. Exactly one termin
 Its inverse is core/fold.py, which shares nothing with this file; tests hold the two against each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core.deltas import Annotate, Delta, Finish, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.calls import GatheredCall, HostedRequest, Refused
+from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import NewId
+from antiphon.core.ports import TextCheck
+from antiphon.core.toolbox import Callee, Streamed
+from antiphon.core.unwrap import InputReader
 from antiphon.wire import events as ev
 from antiphon.wire import items as it
-from antiphon.wire.items import ID_PREFIXES, FunctionCall, HostedCall, Message, OutputItem, Reasoning
-from antiphon.wire.response import IncompleteDetails, Response, ResponseError, Usage
+from antiphon.wire.items import (
+    ID_PREFIXES,
+    ClientCall,
+    CustomToolCall,
+    FunctionCall,
+    HostedCall,
+    Message,
+    OutputItem,
+    Reasoning,
+)
+from antiphon.wire.response import IncompleteDetails, Response, ResponseError, ServiceTier, Usage
 
 
 class PartKind(NamedTuple):
@@ -107,7 +124,10 @@ class CallKind(NamedTuple):
     done: Callable[..., ev.Event]
 
 
-CALLS: dict[type, CallKind] = {FunctionCall: CallKind("arguments", ev.ArgumentsDelta, ev.ArgumentsDone)}
+CALLS: dict[type, CallKind] = {
+    FunctionCall: CallKind("arguments", ev.ArgumentsDelta, ev.ArgumentsDone),
+    CustomToolCall: CallKind("input", ev.CustomInputDelta, ev.CustomInputDone),
+}
 
 TERMINAL: dict[str, Callable[..., ev.Terminal]] = {
     "completed": ev.ResponseCompleted,
@@ -140,11 +160,12 @@ class OpenPart:
 class Draft:
     """An item that is not done. `item` is as it was added; what has been written since stands beside it."""
 
-    __slots__ = ("chunks", "index", "item", "open", "parts")
+    __slots__ = ("chunks", "index", "item", "open", "parts", "reader")
 
     def __init__(self, index: int, item: OutputItem) -> None:
         self.index = index
         self.item = item
+        self.reader = InputReader() if isinstance(item, CustomToolCall) else None
         self.parts: dict[str, list[it.Part]] = {}
         self.open: OpenPart | None = None
         self.chunks: list[str] = []
@@ -165,18 +186,13 @@ class Draft:
         return structs.replace(self.item, **parts, **text)
 
 
-class HostedRequest(Struct, frozen=True):
-    """A call of a hosted tool that the model made in the turn just ended."""
-
-    name: str
-    arguments: str
-
-
 class Calls(Struct, frozen=True):
-    """What a turn asked for: `client` is done and waits for the client; `hosted` is for this server to run."""
+    """What a turn asked for: `client` is done and waits for the client; `hosted` is for this server to run; `refused`
+    left no item."""
 
-    client: tuple[FunctionCall, ...]
+    client: tuple[ClientCall, ...]
     hosted: tuple[HostedRequest, ...]
+    refused: tuple[Refused, ...]
 
 
 class Builder:
@@ -187,19 +203,25 @@ class Builder:
         response: Response,
         new_id: NewId,
         *,
-        hosted: frozenset[str] = frozenset(),
+        callees: Mapping[str, Callee] = {},
+        allowed: frozenset[str] | None = None,
+        checks: Mapping[str, TextCheck] = {},
         thought_as_summary: bool = False,
     ) -> None:
-        """`response` is the skeleton: in progress, without output. `hosted` are names of tools the server runs."""
+        """`response` is the skeleton: in progress, without output. By the tools' names: `callees` are what calls
+        become, `allowed` may be called (None: all), `checks` judge the input of custom tools."""
         assert response.status == "in_progress"
         assert not response.output
         self._response = response
         self._new_id = new_id
-        self._hosted_names = hosted
+        self._callees = callees
+        self._allowed = allowed
+        self._checks = checks
         self._parts = PARTS | {Thought: THOUGHT_AS_SUMMARY} if thought_as_summary else PARTS
         self._items: list[OutputItem | None] = []
         self._drafts: dict[tuple[type, str], Draft] = {}
-        self._hosted_calls: dict[str, tuple[str, list[str]]] = {}
+        self._gathered: dict[str, GatheredCall] = {}
+        self._phase: it.MessagePhase | UnsetType = UNSET
         self._running: dict[int, HostedCall] = {}
         self._last: Draft | None = None
         self._sequence = 0
@@ -237,21 +259,34 @@ class Builder:
             self._call(delta)
         elif isinstance(delta, Annotate):
             self._annotate(delta)
+        elif isinstance(delta, Phase):
+            self._close_written()
+            self._phase = delta.phase
         else:
             assert isinstance(delta, Finish)
 
     def end_turn(self, *, cut_short: bool = False) -> Calls:
         """Closes what is open; with `cut_short` (a limit was hit) the item written last ends incomplete."""
         last = self._last
-        client = []
+        client: list[ClientCall] = []
         for draft in sorted(self._drafts.values(), key=lambda draft: draft.index):
             item = self._close(draft, "incomplete" if cut_short and draft is last else "completed")
-            if isinstance(item, FunctionCall) and item.status == "completed":
+            if isinstance(item, ClientCall) and item.status == "completed":
                 client.append(item)
-        hosted = tuple(HostedRequest(name, "".join(chunks)) for name, chunks in self._hosted_calls.values())
-        self._hosted_calls.clear()
+        hosted: list[HostedRequest] = []
+        refused: list[Refused] = []
+        for call in () if cut_short else self._gathered.values():
+            judged = call.judged(self._allowed, self._checks)
+            if isinstance(judged, Refused):
+                refused.append(judged)
+            elif isinstance(judged, HostedRequest):
+                hosted.append(judged)
+            else:
+                client.append(self._add_whole(judged))
+        self._gathered.clear()
+        self._phase = UNSET
         self._last = None
-        return Calls(tuple(client), () if cut_short else hosted)
+        return Calls(tuple(client), tuple(hosted), tuple(refused))
 
     # -- what hosted tools do
 
@@ -284,7 +319,7 @@ class Builder:
             self._close(draft, "incomplete")
         for index, item in sorted(self._running.items()):
             self.outcome(index, structs.replace(item, status="incomplete"))
-        self._hosted_calls.clear()
+        self._gathered.clear()
 
     def propose(
         self,
@@ -294,6 +329,7 @@ class Builder:
         usage: Usage | None = None,
         reason: Literal["max_output_tokens", "content_filter"] | None = None,
         error: ResponseError | None = None,
+        service_tier: ServiceTier | None = None,
     ) -> ev.Terminal:
         """The terminal event, not yet appended. `now` is in Unix seconds, for a completed response."""
         assert not self._drafts
@@ -305,6 +341,7 @@ class Builder:
             usage=usage,
             incomplete_details=IncompleteDetails(reason=reason) if reason else None,
             error=error,
+            service_tier=service_tier or self._response.service_tier,
         )
         return TERMINAL[status](self._sequence, response)
 
@@ -327,12 +364,12 @@ class Builder:
         self.append(ev.OutputItemAdded(self._sequence, index, draft.item))
         return draft
 
-    def _draft(self, kind: type, key: str, empty: Callable[[], OutputItem]) -> Draft:
-        draft = self._drafts.get((kind, key))
-        if draft is None:
-            self._close_written()
-            draft = self._drafts[kind, key] = self._add(empty())
-        self._last = draft
+    def _begin_written(self, kind: type[Message] | type[Reasoning], key: str) -> Draft:
+        self._close_written()
+        item = EMPTY[kind]
+        if kind is Message and self._phase is not UNSET:
+            item, self._phase = structs.replace(item, phase=self._phase), UNSET
+        draft = self._drafts[kind, key] = self._add(item)
         return draft
 
     def _close_written(self) -> None:
@@ -344,6 +381,8 @@ class Builder:
         self._close_part(draft)
         kind = CALLS.get(type(draft.item))
         if kind is not None:
+            if draft.reader is not None and (rest := draft.reader.end()):
+                self._write_call(draft, rest)
             self.append(kind.done(self._sequence, draft.id, draft.index, "".join(draft.chunks)))
         done = structs.replace(draft.snapshot(), status=status)
         del self._drafts[next(key for key, other in self._drafts.items() if other is draft)]
@@ -360,7 +399,7 @@ class Builder:
     def _write(self, kind: PartKind, delta: Text | Refusal | Thought | Summary) -> None:
         draft = self._drafts.get((kind.item, delta.key))
         if draft is None:
-            draft = self._draft(kind.item, delta.key, EMPTY[kind.item])
+            draft = self._begin_written(kind.item, delta.key)
         self._last = draft
         part = draft.open
         label = delta.part if isinstance(delta, Summary) else 0
@@ -406,24 +445,50 @@ class Builder:
     # -- calls
 
     def _call(self, delta: ToolCall) -> None:
-        gathered = self._hosted_calls.get(delta.key)
-        if gathered is None and delta.name in self._hosted_names:
-            self._close_written()
-            gathered = self._hosted_calls[delta.key] = (delta.name or "", [])
-        if gathered is not None:
-            gathered[1].append(delta.arguments)
-            self._last = None
-            return
-        draft = self._draft(FunctionCall, delta.key, lambda: self._empty_call(delta))
-        if delta.arguments:
-            draft.chunks.append(delta.arguments)
-            self.append(ev.ArgumentsDelta(self._sequence, draft.id, draft.index, delta.arguments))
+        draft = self._drafts.get((ToolCall, delta.key))
+        if draft is None:
+            gathered = self._gathered.get(delta.key) or self._begin_call(delta)
+            if gathered is not None:
+                gathered.chunks.append(delta.arguments)
+                self._last = None
+                return
+            draft = self._drafts[ToolCall, delta.key]
+        self._last = draft
+        text = delta.arguments if draft.reader is None else draft.reader.feed(delta.arguments)
+        if text:
+            self._write_call(draft, text)
 
-    def _empty_call(self, delta: ToolCall) -> FunctionCall:
+    def _begin_call(self, delta: ToolCall) -> GatheredCall | None:
+        """Gathers the call, or adds its item."""
         assert delta.name is not None, "the first piece of a call carries its name"
-        return FunctionCall(
-            status="in_progress", arguments="", call_id=delta.call_id or self._new_id("call"), name=delta.name
-        )
+        self._close_written()
+        callee = self._callees.get(delta.name)
+        call_id = delta.call_id or self._new_id("call")
+        is_allowed = self._allowed is None or delta.name in self._allowed
+        if is_allowed and callee is None:  # a tool that was not offered: the client may know it all the same
+            callee = Streamed(FunctionCall(status="in_progress", arguments="", call_id="", name=delta.name))
+        if is_allowed and isinstance(callee, Streamed):
+            item = structs.replace(callee.empty, call_id=call_id)
+            self._drafts[ToolCall, delta.key] = self._add(item)
+            return None
+        self._gathered[delta.key] = call = GatheredCall(delta.name, call_id, callee if is_allowed else None)
+        return call
+
+    def _write_call(self, draft: Draft, text: str) -> None:
+        draft.chunks.append(text)
+        self.append(CALLS[type(draft.item)].delta(self._sequence, draft.id, draft.index, text))
+
+    def _add_whole(self, item: ClientCall) -> ClientCall:
+        """All events of a call at once."""
+        kind = CALLS.get(type(item))
+        empty = {kind.field: ""} if kind else {}
+        draft = self._drafts[ToolCall, ""] = self._add(structs.replace(item, status="in_progress", **empty))
+        draft.reader = None  # the text is unwrapped
+        if kind is not None:
+            self._write_call(draft, getattr(item, kind.field))
+        done = self._close(draft, "completed")
+        assert isinstance(done, ClientCall)
+        return done
 
     def _status(self, index: int, status: str) -> None:
         item = self._running[index]
@@ -432,7 +497,7 @@ class Builder:
         self.append(ev.HostedStatus(kind, self._sequence, item.id, index))
 
 
-EMPTY: dict[type, Callable[[], OutputItem]] = {
-    Message: lambda: Message(status="in_progress", content=(), role="assistant"),
-    Reasoning: lambda: Reasoning(status="in_progress", summary=()),
+EMPTY: dict[type, OutputItem] = {
+    Message: Message(status="in_progress", content=(), role="assistant"),
+    Reasoning: Reasoning(status="in_progress", summary=()),
 }

@@ -9,10 +9,17 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from antiphon.wire.items import Annotation, Logprob
-from antiphon.wire.response import Usage
+from antiphon.wire.items import Annotation, Logprob, MessagePhase
+from antiphon.wire.response import ServiceTier, Usage
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Phase(Struct, frozen=True, gc=False):
+    """The message that begins now under `key` is a remark on the way, or the answer. Comes before its text."""
+
+    phase: MessagePhase
+    key: str = "0"
 
 
 class Text(Struct, frozen=True, gc=False):
@@ -65,10 +72,12 @@ class Annotate(Struct, frozen=True, gc=False):
 
 
 class Finish(Struct, frozen=True, gc=False):
-    """The turn is over. `usage` is None where the vendor reports none: it is then estimated by the run."""
+    """The turn is over. `usage` is None where the vendor reports none: it is then estimated by the run.
+    `service_tier` is the one that the vendor says it used."""
 
     reason: FinishReason
     usage: Usage | None = None
+    service_tier: ServiceTier | None = None
 
 
-Delta: TypeAlias = Text | Refusal | Thought | Summary | ToolCall | Annotate | Finish
+Delta: TypeAlias = Phase | Text | Refusal | Thought | Summary | ToolCall | Annotate | Finish

@@ -1,39 +1,31 @@
 """Plan: all that is decided before the first token, or a refusal. Pure: what it needs of the world is handed in."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
+from antiphon.core import lowering, toolbox
+from antiphon.core.calls import Refused
 from antiphon.core.ids import ID_CHARS_MAX, NewId
 from antiphon.core.ports import Tool
-from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.core.prompt import Prompt, Sampling
+from antiphon.core.toolbox import Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
+from antiphon.wire import codec
 from antiphon.wire.items import (
     ID_PREFIXES,
-    FunctionCall,
-    FunctionCallOutput,
-    HostedCall,
+    AdditionalTools,
     InputItem,
     Item,
     ItemReference,
     Message,
     Reasoning,
+    ToolSearchOutput,
 )
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import ReasoningConfig, Response
-from antiphon.wire.tools import NAME_PATTERN, FunctionTool, NamedFunction
+from antiphon.wire.response import Format, JsonSchemaFormat, ReasoningConfig, Response, TextConfig, TextFormat
+from antiphon.wire.tools import FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
-
-_NAME = re.compile(NAME_PATTERN)
-
-
-class Hosted(Struct, frozen=True):
-    """A hosted tool that this request offers."""
-
-    tool: Tool
-    declaration: Any
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -43,7 +35,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     given: tuple[Item, ...]
     history: tuple[Item, ...]
     prompt: Prompt
-    hosted: dict[str, Hosted]
+    box: Toolbox
+    max_tool_calls: int | None
     thought_as_summary: bool
 
 
@@ -57,12 +50,14 @@ def make(
     *,
     history: tuple[Item, ...],
     referenced: Mapping[str, Item],
-    tools: Mapping[str, Tool],
+    runners: Mapping[str, Tool],
     bounds: Bounds,
     new_id: NewId,
     now: int,
+    strict: bool = False,
 ) -> Plan:
-    """`referenced` holds the stored items that item_references name; `tools` are this server's, by declaration type.
+    """`referenced` holds the stored items that item_references name; `runners` are this server's hosted tools, by
+    declaration type. `strict` refuses what is else left out and named.
 
     Raises InvalidRequest (or NotFound, for an item reference) naming the parameter.
     """
@@ -70,39 +65,73 @@ def make(
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("The 'stream_options' parameter is only allowed when 'stream' is true.",
                              param="stream_options")  # fmt: skip
-    if request.input is None and request.previous_response_id is None:
+    if request.input is None and request.previous_response_id is None and request.prompt is None:
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
-    offers, hosted = _offer(request.tools, tools, bounds)
     given = _given(request.input or (), history, referenced, new_id)
-    items = (*history, *given)
-    if not items:
+    if not (history or given):
         raise InvalidRequest("The 'input' must hold at least one item.", param="input", code="empty_array")
-    if len(items) > bounds.history_items_max:
+    if len(history) + len(given) > bounds.history_items_max:
         raise InvalidRequest(f"The input and its history hold more than {bounds.history_items_max} items.",
                              param="input")  # fmt: skip
-    check_pairs(items)
+    items = lowering.paired((*history, *given))
+    given = tuple(items[len(history) :])
+    box = toolbox.make(_declared(request.tools, items), runners, bounds.tools_max)
+    if box.omitted and strict:
+        raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
     return Plan(
         response=_skeleton(request, model, new_id("resp"), now),
         given=given,
         history=history,
-        prompt=Prompt(
-            model=model,
-            instructions=request.instructions,
-            items=tuple(_lowered(items, tools)),
-            tools=offers,
-            tool_choice=_choice(request, offers),
-            parallel_tool_calls=request.parallel_tool_calls,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            max_output_tokens=request.max_output_tokens,
-            stop=request.stop,
-            effort=request.reasoning.effort,
-            user=request.user,
-            is_live=request.stream,
-        ),
-        hosted=hosted,
+        prompt=_prompt(request, model, _remembered(items, request), box, runners),
+        box=box,
+        max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
     )
+
+
+def _prompt(
+    request: CreateResponse, model: str, items: Sequence[Item], box: Toolbox, runners: Mapping[str, Tool]
+) -> Prompt:
+    choice = toolbox.choice(request.tool_choice, box)
+    wants_logprobs = "message.output_text.logprobs" in request.include
+    return Prompt(
+        model=model,
+        instructions=request.instructions,
+        items=tuple(lowering.lowered(items, runners)),
+        tools=tuple(box.offers.values()),
+        tool_choice=choice.must,
+        allowed=choice.allowed,
+        parallel_tool_calls=request.parallel_tool_calls,
+        sampling=Sampling(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            seed=request.seed,
+            logit_bias=request.logit_bias,
+        ),
+        max_output_tokens=request.max_output_tokens,
+        stop=request.stop,
+        format=None if isinstance(request.text.format, TextFormat) else request.text.format,
+        verbosity=request.text.verbosity,
+        top_logprobs=(request.top_logprobs or 0) if wants_logprobs else None,
+        effort=request.reasoning.effort,
+        summary=request.reasoning.summary,
+        service_tier=request.service_tier,
+        user=request.user,
+        is_live=request.stream,
+    )
+
+
+def _remembered(items: Sequence[Item], request: CreateResponse) -> Sequence[Item]:
+    """With `reasoning.context: current_turn`, thoughts from before the last thing a user said are not told."""
+    if request.reasoning.context != "current_turn":
+        return items
+    users = [place for place, item in enumerate(items) if isinstance(item, Message) and item.role == "user"]
+    turn = users[-1] if users else 0
+    return [item for place, item in enumerate(items) if place >= turn or not isinstance(item, Reasoning)]
 
 
 def require_model(request: CreateResponse) -> str:
@@ -120,23 +149,35 @@ def references(request: CreateResponse) -> list[str]:
 
 
 def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -> Response:
+    context = request.reasoning.context
     return Response(
         id=response_id,
         created_at=now,
         status="in_progress",
+        frequency_penalty=request.frequency_penalty or 0.0,
         instructions=request.instructions,
         max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.max_tool_calls,
         model=model,
         parallel_tool_calls=request.parallel_tool_calls,
+        presence_penalty=request.presence_penalty or 0.0,
         previous_response_id=request.previous_response_id,
+        prompt=request.prompt,
         prompt_cache_key=request.prompt_cache_key,
-        reasoning=ReasoningConfig(effort=request.reasoning.effort, summary=request.reasoning.summary),
+        prompt_cache_options=request.prompt_cache_options or UNSET,
+        prompt_cache_retention=request.prompt_cache_retention,
+        reasoning=ReasoningConfig(
+            effort=request.reasoning.effort,
+            summary=request.reasoning.summary,
+            context=UNSET if context is None else "all_turns" if context == "auto" else context,
+        ),
         safety_identifier=request.safety_identifier,
-        service_tier=request.service_tier or "default",
         store=request.store,
         temperature=1.0 if request.temperature is None else request.temperature,
+        text=TextConfig(format=_echoed_format(request.text.format), verbosity=request.text.verbosity or "medium"),
         tool_choice=request.tool_choice,
-        tools=tuple(_echoed(tool) for tool in request.tools),
+        tools=tuple(_echoed(tool) for tool in request.tools if not isinstance(tool, Unserved)),
+        top_logprobs=request.top_logprobs or 0,
         top_p=1.0 if request.top_p is None else request.top_p,
         user=request.user,
         metadata=request.metadata,
@@ -150,51 +191,24 @@ def _echoed(tool: Declaration) -> Declaration:
     return tool
 
 
+def _echoed_format(wanted: Format | None) -> Format:
+    if isinstance(wanted, JsonSchemaFormat) and wanted.strict is None:
+        return structs.replace(wanted, strict=False)
+    return wanted or TextFormat()
+
+
 # -- tools
 
 
-def _offer(
-    declared: Sequence[Declaration], tools: Mapping[str, Tool], bounds: Bounds
-) -> tuple[tuple[Offer, ...], dict[str, Hosted]]:
-    if len(declared) > bounds.tools_max:
-        raise InvalidValue(f"Invalid 'tools': array too long. Expected at most {bounds.tools_max} tools.",
-                           param="tools", code="array_above_max_length")  # fmt: skip
-    offers: dict[str, Offer] = {}
-    hosted: dict[str, Hosted] = {}
-    for index, tool in enumerate(declared):
-        if isinstance(tool, FunctionTool):
-            offer = Offer(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
-        else:
-            runner = tools.get(_tag(tool))
-            if runner is None:
-                raise UnsupportedParameter(f"The tool '{_tag(tool)}' is not enabled on this server.",
-                                           param=f"tools[{index}].type")  # fmt: skip
-            offer = runner.offer(tool)
-            hosted[offer.name] = Hosted(runner, tool)
-        _check_name(offer.name, offers, index)
-        offers[offer.name] = offer
-    return tuple(offers.values()), hosted
-
-
-def _check_name(name: str, taken: Mapping[str, Offer], index: int) -> None:
-    param = f"tools[{index}].name"
-    if not _NAME.fullmatch(name):
-        raise InvalidValue(
-            f"Invalid '{param}': expected a string of 1 to 128 characters that matches '^[a-zA-Z0-9_-]+$'.", param=param
-        )
-    if name in taken:
-        raise InvalidValue(f"Invalid '{param}': there is already a tool named '{name}'.", param=param)
-
-
-def _choice(request: CreateResponse, offers: Sequence[Offer]) -> Any:
-    choice = request.tool_choice
-    if isinstance(choice, NamedFunction):
-        if all(offer.name != choice.name for offer in offers):
-            raise InvalidRequest("Tool choice 'function' not found in 'tools' parameter.", param="tool_choice")
-        return Named(choice.name)
-    if choice == "required" and not offers:
-        raise InvalidRequest("Tool choice 'required' must be specified with 'tools' parameter.", param="tool_choice")
-    return choice
+def _declared(tools: Sequence[Declaration], items: Iterable[Item]) -> Iterator[Declared]:
+    """The request's tools, and those that items of the conversation brought."""
+    for index, tool in enumerate(tools):
+        yield Declared(tool, f"tools[{index}]")
+    for index, item in enumerate(items):
+        if isinstance(item, AdditionalTools | ToolSearchOutput):
+            place = f"input[{index}].tools"
+            for number, tool in enumerate(codec.decode_tools(item.tools, place)):
+                yield Declared(tool, f"{place}[{number}]", is_found=True)
 
 
 # -- items
@@ -243,64 +257,21 @@ def _resolved(reference: ItemReference, referenced: Mapping[str, Item]) -> Item:
     return item
 
 
-def check_pairs(items: Iterable[Item]) -> None:
-    """Every output answers a call before it, every finished call has its output. Matched in order, not by id alone:
-    some vendors give the same call id again in a later turn."""
-    waiting: dict[str, int] = {}
-    for item in items:
-        if isinstance(item, FunctionCall) and item.status != "incomplete":
-            waiting[item.call_id] = waiting.get(item.call_id, 0) + 1
-        elif isinstance(item, FunctionCallOutput):
-            if item.call_id not in waiting:
-                raise InvalidRequest(
-                    f"No tool call found for function call output with call_id {item.call_id[:ID_CHARS_MAX]}.",
-                    param="input",
-                )
-            waiting[item.call_id] -= 1
-            if not waiting[item.call_id]:
-                del waiting[item.call_id]
-    for call_id in waiting:
-        raise InvalidRequest(f"No tool output found for function call {call_id[:ID_CHARS_MAX]}.", param="input")
-
-
-def _lowered(items: Iterable[Item], tools: Mapping[str, Tool]) -> Iterator[PromptItem]:
-    """The items a model is told of: what was cut short before it said anything is left out."""
-    for item in items:
-        if isinstance(item, FunctionCall):
-            if item.status != "incomplete":
-                yield item
-        elif isinstance(item, Message):
-            if item.content:
-                yield item
-        elif isinstance(item, Reasoning | FunctionCallOutput):
-            yield item
-        elif item.status != "incomplete":
-            yield from _replayed(item, tools)
-
-
-def _replayed(item: HostedCall, tools: Mapping[str, Tool]) -> tuple[FunctionCall, FunctionCallOutput]:
-    kind = _tag(item).removesuffix("_call")
-    tool = tools.get(kind)
-    if tool is None:
-        raise InvalidRequest(
-            f"The conversation holds a call of the tool '{kind}', which is not enabled on this server.", param="input"
-        )
-    return tool.replay(item)
-
-
-def extended(prompt: Prompt, items: Iterable[Item], tools: Mapping[str, Tool], spent_tokens: int) -> Prompt:
-    """The prompt of the next turn: with what the last one added. A forced choice was met; asked again, it would never
-    end. The token limit is for the whole response."""
+def extended(
+    prompt: Prompt,
+    items: Sequence[Item],
+    refused: Sequence[Refused],
+    runners: Mapping[str, Tool],
+    new_id: NewId,
+    spent_tokens: int,
+) -> Prompt:
+    """The prompt of the next turn: with what the last one added, and with why some of its calls were not made. A forced
+    choice that was met is not made again: it would never end. The token limit is for the whole response."""
     limit = prompt.max_output_tokens
+    told = lowering.told(refused, (new_id("call") for _ in refused))
     return structs.replace(
         prompt,
-        items=(*prompt.items, *_lowered(items, tools)),
-        tool_choice="none" if prompt.tool_choice == "none" else "auto",
+        items=(*prompt.items, *lowering.lowered(items, runners), *told),
+        tool_choice=prompt.tool_choice if refused or prompt.tool_choice == "none" else "auto",
         max_output_tokens=None if limit is None else limit - spent_tokens,
     )
-
-
-def _tag(struct: Struct) -> str:
-    tag = struct.__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag

@@ -1,6 +1,6 @@
 """Ports: what the engine asks of the world. Each is a Protocol of few verbs; adapters live in models, tools, stores."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -54,6 +54,10 @@ class Model(Protocol):
     async def check(self) -> Check: ...
 
     async def close(self) -> None: ...
+
+
+TextCheck: TypeAlias = Callable[[str], str]
+"""Why a text does not fit; empty when it does."""
 
 
 class Progress(Struct, frozen=True):

@@ -1,7 +1,8 @@
-"""Prompt: what a model is told in one turn, with history, references and hosted tools already resolved.
+"""Prompt: what a model is told in one turn, with history, references and tools of every kind already resolved.
 
-An adapter sees only these four kinds of item, in conversation order; calls that the server itself ran stand here as a
-FunctionCall followed by its FunctionCallOutput.
+An adapter sees only these four kinds of item, in conversation order. Calls of every kind, also those that the server
+itself ran, stand here as a FunctionCall followed (not always at once) by its FunctionCallOutput, and tools of every
+kind as functions: an adapter knows no namespace, no custom tool and no shell.
 """
 
 from typing import Any, Literal, TypeAlias
@@ -9,24 +10,50 @@ from typing import Any, Literal, TypeAlias
 from msgspec import Struct
 
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, Message, Reasoning
-from antiphon.wire.response import ReasoningEffort
+from antiphon.wire.response import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    ReasoningEffort,
+    ReasoningSummary,
+    ServiceTier,
+    Verbosity,
+)
+from antiphon.wire.tools import Grammar
 
 PromptItem: TypeAlias = Message | Reasoning | FunctionCall | FunctionCallOutput
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """A tool as the model is shown it. `parameters` is a JSON Schema object."""
+    """A tool as the model is shown it. `parameters` is a JSON Schema object.
+
+    Where there is a `grammar`, the parameters are `{"input": string}`, and that string must fit it: an adapter that
+    can, makes it fit; whoever plans checks it all the same.
+    """
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    grammar: Grammar | None = None
 
 
 class Named(Struct, frozen=True):
     """The model must call this tool."""
 
     name: str
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How the next token is drawn. None: not asked for."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: dict[str, float] | None = None
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
@@ -36,13 +63,22 @@ class Prompt(Struct, frozen=True, kw_only=True):
     instructions: str | None = None
     items: tuple[PromptItem, ...]
     tools: tuple[Offer, ...] = ()
+    """All that the model is shown."""
     tool_choice: Literal["none", "auto", "required"] | Named = "auto"
+    allowed: frozenset[str] | None = None
+    """Of the tools, only these may be called (`allowed_tools`); None: all. With "required", one of these must be."""
     parallel_tool_calls: bool = True
-    temperature: float | None = None
-    top_p: float | None = None
+    sampling: Sampling = Sampling()
     max_output_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    format: JsonObjectFormat | JsonSchemaFormat | None = None
+    """What the text of the answer must be; calls and thoughts are free beside it."""
+    verbosity: Verbosity | None = None
+    top_logprobs: int | None = None
+    """None: no logprobs are wanted; 0: each token's own."""
     effort: ReasoningEffort | None = None
+    summary: ReasoningSummary | None = None
+    service_tier: ServiceTier | None = None
     user: str | None = None
     is_live: bool = True
     """Whether somebody watches the answer come. Where nobody does, an adapter may gather what it reads."""

@@ -1,25 +1,30 @@
 """Engine: prepares, starts and finds runs, and answers for what is stored. Knows no HTTP."""
 
 import asyncio
+from collections.abc import Mapping
 
 from msgspec import UNSET
 
+from antiphon import schemas
 from antiphon.core import plan as planning
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.ports import ModelCard, Order, Page
 from antiphon.engine.catalog import Catalog
-from antiphon.engine.run import Run, World
+from antiphon.engine.run import Checks, Run, World
 from antiphon.errors import InvalidRequest, NotFound, PreviousResponseNotFound, TooManyRequests, Unavailable
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import Response
+from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat, Response
+from antiphon.wire.tools import Grammar
 
 
 class Engine:
     """Every method takes the project: what belongs to another does not exist."""
 
-    def __init__(self, world: World, catalog: Catalog) -> None:
+    def __init__(self, world: World, catalog: Catalog, *, strict: bool = False) -> None:
+        """`strict`: what is else left out and named is refused."""
         self._world = world
+        self._strict = strict
         self._catalog = catalog
         self._runs: dict[str, Run] = {}
         self._closing = False
@@ -34,7 +39,8 @@ class Engine:
             raise TooManyRequests(code="rate_limit_exceeded")
         plan = await self._prepare(project, request)
         model = await self._catalog.find(plan.prompt.model)
-        run = Run(self._world, project, plan, model, self._forget)
+        checks = await self._checks(plan)
+        run = Run(self._world, project, plan, model, checks, self._forget)
         self._runs[run.id] = run
         return run
 
@@ -46,11 +52,20 @@ class Engine:
             request,
             history=await self._history(project, request.previous_response_id),
             referenced=await self._world.store.items(project, ids) if ids else {},
-            tools=self._world.tools,
+            runners=self._world.tools,
             bounds=Bounds(history_items_max=limits.history_items_max, tools_max=limits.tools_max),
             new_id=self._world.new_id,
             now=self._world.clock(),
+            strict=self._strict,
         )
+
+    async def _checks(self, plan: Plan) -> Checks:
+        """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
+        grammars = {offer.name: offer.grammar for offer in plan.prompt.tools if offer.grammar is not None}
+        wanted = plan.prompt.format
+        if wanted is None and not grammars:
+            return Checks()
+        return await asyncio.to_thread(_compiled, wanted, grammars, plan.box.params)
 
     async def _history(self, project: str, response_id: str | None) -> tuple[Item, ...]:
         if response_id is None:
@@ -116,6 +131,19 @@ class Engine:
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _compiled(
+    wanted: JsonObjectFormat | JsonSchemaFormat | None, grammars: Mapping[str, Grammar], params: Mapping[str, str]
+) -> Checks:
+    inputs = {name: schemas.grammar(one, f"{params[name]}.format.definition") for name, one in grammars.items()}
+    answer = None
+    if isinstance(wanted, JsonSchemaFormat):
+        fits = schemas.json_schema(wanted.schema, "text.format.schema")
+        answer = fits if wanted.strict else None
+    elif wanted is not None:
+        answer = schemas.json_object
+    return Checks(answer, inputs)
 
 
 def _page(items: tuple[Item, ...], limit: int, order: Order, after: str | None) -> Page:

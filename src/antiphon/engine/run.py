@@ -2,26 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
 from antiphon.config import Limits
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
-from antiphon.core.builder import Builder, Calls, HostedRequest
+from antiphon.core.builder import Builder, Calls
+from antiphon.core.calls import HostedRequest, Refused
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import Clock, NewId
-from antiphon.core.plan import Hosted, Plan
-from antiphon.core.ports import Model, Outcome, Store, Tool
+from antiphon.core.lowering import is_async, text_of
+from antiphon.core.plan import Plan
+from antiphon.core.ports import Model, Outcome, Store, TextCheck, Tool
 from antiphon.core.prompt import Prompt
+from antiphon.core.toolbox import Hosted
 from antiphon.engine.log import EventLog
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
-from antiphon.wire.items import HostedCall
-from antiphon.wire.response import Response, ResponseError, Usage
+from antiphon.wire.items import HostedCall, Item
+from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 Ending = Literal["completed", "incomplete", "cancelled", "failed"]
 
@@ -37,10 +40,25 @@ class World:
         self.clock = clock
 
 
+class Checks(NamedTuple):
+    """What this server judges itself: the answer's text, and the input of custom tools, by their names."""
+
+    answer: TextCheck | None = None
+    inputs: Mapping[str, TextCheck] = {}
+
+
 class Run:
     """`error` is set when it failed; `announced` is set by a reader that has told a client of the response."""
 
-    def __init__(self, world: World, project: str, plan: Plan, model: Model, on_end: Callable[["Run"], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        project: str,
+        plan: Plan,
+        model: Model,
+        checks: Checks,
+        on_end: Callable[["Run"], None],
+    ) -> None:
         self.project = project
         self.plan = plan
         self.log = EventLog()
@@ -51,10 +69,15 @@ class Run:
         self._builder = Builder(
             plan.response,
             world.new_id,
-            hosted=frozenset(plan.hosted),
+            callees=plan.box.callees,
+            allowed=plan.prompt.allowed,
+            checks=checks.inputs,
             thought_as_summary=plan.thought_as_summary,
         )
+        self._check_answer = checks.answer
         self._usages: list[Usage] = []
+        self._service_tier: ServiceTier | None = None
+        self._hosted = self._repairs = 0
         self._chars = 0
         self._on_end = on_end
         self._began = time.monotonic()
@@ -112,20 +135,56 @@ class Run:
             before = len(self.response.output)
             finish = await self._say(prompt)
             cut_short = finish.reason in INCOMPLETE
-            calls = self._builder.end_turn(cut_short=cut_short)
+            calls = self._within_limit(self._builder.end_turn(cut_short=cut_short))
             self._publish()
             if cut_short:
                 return "incomplete", INCOMPLETE[finish.reason]
-            if not calls.hosted:
-                return "completed", None
             await self._run_hosted(calls)
-            if calls.client:
-                return "completed", None
             added = self.response.output[before:]
-            prompt = planning.extended(prompt, added, self._world.tools, self._usages[-1].output_tokens)
+            if self._is_over(calls):
+                self._check(added)
+                return "completed", None
+            self._count_repair(calls)
+            prompt = planning.extended(
+                prompt,
+                added,
+                calls.refused,
+                self._world.tools,
+                self._world.new_id,
+                self._usages[-1].output_tokens,
+            )
             if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
                 return "incomplete", "max_output_tokens"
         raise ServerError(f"The model took more than {self._world.limits.turns_max} turns (limits.turns_max).")
+
+    def _is_over(self, calls: Calls) -> bool:
+        """The client has something to do, or the model asked for nothing more. It goes on by itself after hosted calls,
+        after calls that were not made, and after asynchronous ones."""
+        if any(not is_async(call) for call in calls.client):
+            return True
+        return not (calls.client or calls.hosted or calls.refused)
+
+    def _within_limit(self, calls: Calls) -> Calls:
+        """Hosted calls beyond `max_tool_calls` are not made."""
+        most = self.plan.max_tool_calls
+        room = len(calls.hosted) if most is None else max(0, most - self._hosted)
+        self._hosted += min(room, len(calls.hosted))
+        beyond = [Refused(call.name, call.arguments, LIMIT_REACHED) for call in calls.hosted[room:]]
+        return Calls(calls.client, calls.hosted[:room], (*calls.refused, *beyond)) if beyond else calls
+
+    def _count_repair(self, calls: Calls) -> None:
+        """A model that goes on making the same mistake must end."""
+        faults = [call for call in calls.refused if call.reason != LIMIT_REACHED]
+        self._repairs += bool(faults)
+        if self._repairs > self._world.limits.repairs_max:
+            raise ModelError(f"The model's call of '{faults[0].name}' could not be made: {faults[0].reason}")
+
+    def _check(self, added: Sequence[Item]) -> None:
+        """What came must be what `text.format` promises."""
+        if self._check_answer is None or not (text := text_of(added)):
+            return
+        if fault := self._check_answer(text):
+            raise ModelError(f"The model's answer does not fit text.format: {fault}")
 
     # -- a turn
 
@@ -157,6 +216,7 @@ class Run:
         return finish
 
     def _count(self, finish: Finish, prompt: Prompt, said: counting.Said) -> None:
+        self._service_tier = finish.service_tier or self._service_tier
         usage, estimated = counting.settle(finish.usage, prompt, said)
         if estimated:
             logger.info("usage estimated", response=self.id, reported=finish.usage is not None)
@@ -164,9 +224,11 @@ class Run:
 
     async def _run_hosted(self, calls: Calls) -> None:
         """Runs the turn's hosted calls together."""
+        if not calls.hosted:
+            return
         begun = []
         for call in calls.hosted:
-            hosted = self.plan.hosted[call.name]
+            hosted = self._hosted_tool(call)
             begun.append((self._builder.begin(hosted.tool.begin(call.name, call.arguments)), call))
         self._publish()
         async with asyncio.TaskGroup() as group:
@@ -174,7 +236,7 @@ class Run:
                 group.create_task(self._run_one(index, call))
 
     async def _run_one(self, index: int, call: HostedRequest) -> None:
-        hosted = self.plan.hosted[call.name]
+        hosted = self._hosted_tool(call)
         item = self._builder.response.output[index]
         assert isinstance(item, HostedCall)
         try:
@@ -184,6 +246,11 @@ class Run:
             done = structs.replace(item, status="failed", output="The tool failed.")
         self._builder.outcome(index, done)
         self._publish()
+
+    def _hosted_tool(self, call: HostedRequest) -> Hosted:
+        callee = self.plan.box.callees[call.name]
+        assert isinstance(callee, Hosted)
+        return callee
 
     async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
         async with aclosing(hosted.tool.run(item, hosted.declaration)) as steps:
@@ -206,7 +273,12 @@ class Run:
         self._publish()
         usage = counting.total(self._usages) if status != "cancelled" else None
         final = self._builder.propose(
-            status, now=self._world.clock(), usage=usage, reason=reason, error=_wire_error(error)
+            status,
+            now=self._world.clock(),
+            usage=usage,
+            reason=reason,
+            error=_wire_error(error),
+            service_tier=self._service_tier,
         )
         if self._is_kept(final.response):
             try:
@@ -246,6 +318,7 @@ class Run:
         self.log.extend(self._builder.take())
 
 
+LIMIT_REACHED = "this response may call no more of these tools (max_tool_calls). Answer with what you have."
 INCOMPLETE: dict[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 

@@ -29,6 +29,7 @@ from antiphon.models.upstream import Upstream
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
+    InputImage,
     Message,
     MessagePart,
     Reasoning,
@@ -233,8 +234,8 @@ _UNKNOWN_PROPERTY = re.compile(r"unsupported|unexpected|unrecognized|unknown|ext
 def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field: LimitField = "max_tokens") -> Object:
     """The JSON body for a prompt. Holds only what was asked for: unknown fields make strict servers refuse."""
     asked = {
-        "temperature": prompt.temperature,
-        "top_p": prompt.top_p,
+        "temperature": prompt.sampling.temperature,
+        "top_p": prompt.sampling.top_p,
         limit_field: prompt.max_output_tokens,
         "stop": list(prompt.stop) or None,
         "reasoning_effort": prompt.effort,
@@ -362,7 +363,8 @@ class _Conversation:
 
 def _text(parts: Iterable[MessagePart | ReasoningText | SummaryText]) -> str:
     """Parts as one string: several servers take no lists, and those that do join them by a line feed themselves."""
-    return "\n".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in parts)
+    texts = (part for part in parts if not isinstance(part, InputImage))
+    return "\n".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in texts)
 
 
 # -- whether it did what it was asked

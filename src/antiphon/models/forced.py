@@ -6,7 +6,6 @@ llama.cpp's own `required` promises nothing (pitfall 3 of docs/llama-cpp.md). Pu
 import json
 import re
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import Literal
 
 from msgspec import structs
@@ -16,6 +15,7 @@ from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError
 from antiphon.models.chat import Object
 from antiphon.models.llama_worker import Opening
+from antiphon.schemas import grammar_fault
 
 CALLS_MAX = 32
 """Calls in one required answer: a model that would call for ever must end."""
@@ -85,12 +85,6 @@ def arguments_schema(tool: Offer) -> Object:
     if "properties" in schema and not schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
         schema.setdefault("additionalProperties", False)
     return schema | {"x-guidance": COMPACT | ({} if tool.strict else LENIENT)}
-
-
-def grammar_fault(grammar: str) -> str:
-    """Why it does not compile; empty when it does."""
-    said = str(import_module("llguidance").LLMatcher.validate_grammar(grammar))
-    return said.partition("failed to compile JSON schema: ")[2].partition("\n   ")[0] or said
 
 
 def _faulty_schema(tools: Sequence[Offer], suspects: Iterable[Offer]) -> InvalidRequest | None:

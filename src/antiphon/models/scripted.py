@@ -22,7 +22,7 @@ from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Tho
 from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ModelError
-from antiphon.wire.items import FunctionCallOutput, InputText, Message
+from antiphon.wire.items import FunctionCallOutput, InputText, Message, ToolOutput
 from antiphon.wire.response import OutputTokensDetails, Usage
 
 KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
@@ -117,8 +117,14 @@ def _outputs_at_end(prompt: Prompt) -> list[str]:
         if isinstance(item, Message):
             break
         if isinstance(item, FunctionCallOutput):
-            found.append(item.output if isinstance(item.output, str) else "".join(part.text for part in item.output))
+            found.append(_text(item.output))
     return found[::-1]
+
+
+def _text(output: ToolOutput) -> str:
+    if isinstance(output, str):
+        return output
+    return "".join(part.text if isinstance(part, InputText) else "[image]" for part in output)
 
 
 def _last_text(prompt: Prompt) -> str:

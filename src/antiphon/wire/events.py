@@ -134,6 +134,14 @@ class ArgumentsDone(InItem, frozen=True, tag="response.function_call_arguments.d
     arguments: str
 
 
+class CustomInputDelta(InItem, frozen=True, tag="response.custom_tool_call_input.delta"):
+    delta: str
+
+
+class CustomInputDone(InItem, frozen=True, tag="response.custom_tool_call_input.done"):
+    input: str
+
+
 class HostedStatus(Struct, frozen=True, gc=False):
     """A hosted call entered a status; `type` is `response.<item type>.<status>`."""
 
@@ -166,6 +174,8 @@ TaggedEvent: TypeAlias = (
     | SummaryTextDone
     | ArgumentsDelta
     | ArgumentsDone
+    | CustomInputDelta
+    | CustomInputDone
 )
 Event: TypeAlias = TaggedEvent | HostedStatus
 Terminal: TypeAlias = ResponseCompleted | ResponseIncomplete | ResponseFailed

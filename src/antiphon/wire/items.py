@@ -5,23 +5,49 @@ UNSET means absent on the wire and is never sent as null (Open Responses rejects
 Source: openai 3.54.0 types/responses, `ResponseInputItem`, `ResponseOutputItem`, `ResponseItem`.
 """
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType
 
+from antiphon.wire.actions import (
+    ComputerAction,
+    ComputerScreenshot,
+    LocalShellAction,
+    PatchOperation,
+    SafetyCheck,
+    ShellAction,
+    ShellOutput,
+)
+from antiphon.wire.tools import JsonObject, Later
+
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+MessagePhase: TypeAlias = Literal["commentary", "final_answer"]
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
-Later: TypeAlias = UnsetType | None
-"""A field of the reference that this server does not serve yet: absent or null, else the codec refuses it by name."""
 
 
 class Part(Struct, frozen=True, kw_only=True, tag_field="type"):
     """A piece of an item's content."""
 
 
+class CacheBreakpoint(Struct, frozen=True, kw_only=True):
+    """A hint to caches, which this server passes by: it changes no answer."""
+
+    mode: Literal["explicit"] = "explicit"
+    ttl: Literal["30m", "12h"] | UnsetType = UNSET
+
+
 class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
     text: str
-    prompt_cache_breakpoint: Later = UNSET
+    prompt_cache_breakpoint: CacheBreakpoint | UnsetType = UNSET
+
+
+class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
+    """`image_url` is a data URL: pictures elsewhere wait for the guarded fetcher."""
+
+    image_url: str
+    detail: Literal["auto", "low", "high", "original"] = "auto"
+    file_id: Later = UNSET
+    prompt_cache_breakpoint: CacheBreakpoint | UnsetType = UNSET
 
 
 class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
@@ -84,7 +110,22 @@ class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
     text: str
 
 
-MessagePart: TypeAlias = InputText | OutputText | Refusal
+MessagePart: TypeAlias = InputText | InputImage | OutputText | Refusal
+ToolOutput: TypeAlias = str | tuple[InputText | InputImage, ...]
+"""What a client's tool gave."""
+
+
+class Direct(Struct, frozen=True, kw_only=True, tag_field="type", tag="direct"):
+    """The model made the call."""
+
+
+class Program(Struct, frozen=True, kw_only=True, tag_field="type", tag="program"):
+    """A program made the call."""
+
+    caller_id: str
+
+
+Caller: TypeAlias = Direct | Program | UnsetType
 
 
 class ItemBase(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -99,7 +140,7 @@ class Message(ItemBase, frozen=True, kw_only=True, tag="message"):
     status: ItemStatus | UnsetType = UNSET
     content: tuple[MessagePart, ...]
     role: Role
-    phase: Literal["commentary", "final_answer"] | UnsetType = UNSET
+    phase: MessagePhase | UnsetType = UNSET
 
 
 class Reasoning(ItemBase, frozen=True, kw_only=True, tag="reasoning"):
@@ -111,29 +152,144 @@ class Reasoning(ItemBase, frozen=True, kw_only=True, tag="reasoning"):
     encrypted_content: Later = UNSET
 
 
-class FunctionCall(ItemBase, frozen=True, kw_only=True, tag="function_call", rename={"async_": "async"}):
-    """A call that the client runs. `arguments` is a JSON document in a string, as the model wrote it."""
+class CallBase(ItemBase, frozen=True, kw_only=True, tag_field="type"):
+    """A call that the client runs, under the `call_id` that its output will name."""
 
     status: ItemStatus | UnsetType = UNSET
+
+
+class FunctionCall(CallBase, frozen=True, kw_only=True, tag="function_call", rename={"async_": "async"}):
+    """`arguments` is a JSON document in a string, as the model wrote it."""
+
     arguments: str
     call_id: str
     name: str
-    namespace: Later = UNSET
-    caller: Later = UNSET
-    async_: Literal[False] | UnsetType | None = UNSET
+    namespace: str | UnsetType = UNSET
+    caller: Caller = UNSET
+    async_: bool | UnsetType = UNSET
     created_by: str | UnsetType = UNSET
+
+
+class CustomToolCall(CallBase, frozen=True, kw_only=True, tag="custom_tool_call", rename={"async_": "async"}):
+    """`input` is any text."""
+
+    call_id: str
+    input: str
+    name: str
+    namespace: str | UnsetType = UNSET
+    caller: Caller = UNSET
+    async_: bool | UnsetType = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class ToolSearchCall(CallBase, frozen=True, kw_only=True, tag="tool_search_call"):
+    """`arguments` is a JSON value, not one in a string."""
+
+    call_id: str | None = None
+    arguments: Any
+    execution: Literal["server", "client"] = "client"
+    created_by: str | UnsetType = UNSET
+
+
+class ShellCall(CallBase, frozen=True, kw_only=True, tag="shell_call"):
+    call_id: str
+    action: ShellAction
+    environment: JsonObject | None = None
+    caller: Caller = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class LocalShellCall(CallBase, frozen=True, kw_only=True, tag="local_shell_call"):
+    call_id: str
+    action: LocalShellAction
+
+
+class ApplyPatchCall(CallBase, frozen=True, kw_only=True, tag="apply_patch_call"):
+    call_id: str
+    operation: PatchOperation
+    caller: Caller = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class ComputerCall(CallBase, frozen=True, kw_only=True, tag="computer_call"):
+    """`actions` of the tool `computer`, one `action` of `computer_use_preview`."""
+
+    call_id: str
+    action: ComputerAction | UnsetType = UNSET
+    actions: tuple[ComputerAction, ...] | UnsetType = UNSET
+    pending_safety_checks: tuple[SafetyCheck, ...] = ()
 
 
 class FunctionCallOutput(ItemBase, frozen=True, kw_only=True, tag="function_call_output"):
-    """What the client's function gave."""
+    """What the client's function gave. Without `call_id` (optional since August 2026) it answers the last waiting call,
+    of its `name` if it has one; planning fills it in."""
+
+    status: ItemStatus | UnsetType = UNSET
+    call_id: str = ""
+    output: ToolOutput
+    name: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
+    caller: Caller = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class CustomToolCallOutput(ItemBase, frozen=True, kw_only=True, tag="custom_tool_call_output"):
+    status: ItemStatus | UnsetType = UNSET
+    call_id: str
+    output: ToolOutput
+    caller: Caller = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class ToolSearchOutput(ItemBase, frozen=True, kw_only=True, tag="tool_search_output"):
+    """The tools that were found, as they were declared; they are offered from here on."""
+
+    status: ItemStatus | UnsetType = UNSET
+    call_id: str | None = None
+    execution: Literal["server", "client"] = "client"
+    tools: tuple[JsonObject, ...]
+    created_by: str | UnsetType = UNSET
+
+
+class ShellCallOutput(ItemBase, frozen=True, kw_only=True, tag="shell_call_output"):
+    status: ItemStatus | UnsetType = UNSET
+    call_id: str
+    output: tuple[ShellOutput, ...]
+    max_output_length: int | None = None
+    caller: Caller = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class LocalShellCallOutput(ItemBase, frozen=True, kw_only=True, tag="local_shell_call_output"):
+    """Names its call by `id` in the reference; by `call_id` here and in what clients send (the codec moves it)."""
 
     status: ItemStatus | UnsetType = UNSET
     call_id: str
-    output: str | tuple[InputText, ...]
-    name: str | UnsetType = UNSET
-    namespace: Later = UNSET
-    caller: Later = UNSET
+    output: str
+
+
+class ApplyPatchCallOutput(ItemBase, frozen=True, kw_only=True, tag="apply_patch_call_output"):
+    status: Literal["completed", "failed"]
+    call_id: str
+    output: str | UnsetType = UNSET
+    caller: Caller = UNSET
     created_by: str | UnsetType = UNSET
+
+
+class ComputerCallOutput(ItemBase, frozen=True, kw_only=True, tag="computer_call_output"):
+    status: Literal["in_progress", "completed", "incomplete", "failed"] | UnsetType = UNSET
+    call_id: str
+    output: ComputerScreenshot
+    acknowledged_safety_checks: tuple[SafetyCheck, ...] | UnsetType = UNSET
+    created_by: str | UnsetType = UNSET
+
+
+class AdditionalTools(ItemBase, frozen=True, kw_only=True, tag="additional_tools"):
+    """Tools, as they were declared, that are offered from here on."""
+
+    role: Literal["developer"] = "developer"
+    tools: tuple[JsonObject, ...]
+    status: ItemStatus | UnsetType = UNSET
 
 
 class ItemReference(ItemBase, frozen=True, kw_only=True, tag="item_reference"):
@@ -157,8 +313,21 @@ class ScriptedCall(ItemBase, frozen=True, kw_only=True, tag="antiphon:scripted_c
 HostedCall: TypeAlias = ScriptedCall
 """Items that record a call which this server ran itself."""
 
-OutputItem: TypeAlias = Message | Reasoning | FunctionCall | ScriptedCall
-Item: TypeAlias = Message | Reasoning | FunctionCall | FunctionCallOutput | ScriptedCall
+ClientCall: TypeAlias = (
+    FunctionCall | CustomToolCall | ToolSearchCall | ShellCall | LocalShellCall | ApplyPatchCall | ComputerCall
+)
+"""Calls that the client runs."""
+ClientOutput: TypeAlias = (
+    FunctionCallOutput
+    | CustomToolCallOutput
+    | ToolSearchOutput
+    | ShellCallOutput
+    | LocalShellCallOutput
+    | ApplyPatchCallOutput
+    | ComputerCallOutput
+)
+OutputItem: TypeAlias = Message | Reasoning | ClientCall | ScriptedCall
+Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools
 """What is stored and listed."""
 InputItem: TypeAlias = Item | ItemReference
 
@@ -167,5 +336,18 @@ ID_PREFIXES: dict[type[Item], str] = {
     Reasoning: "rs",
     FunctionCall: "fc",
     FunctionCallOutput: "fco",
+    CustomToolCall: "ctc",
+    CustomToolCallOutput: "ctco",
+    ToolSearchCall: "tsc",
+    ToolSearchOutput: "tso",
+    ShellCall: "sh",
+    ShellCallOutput: "sho",
+    LocalShellCall: "lsh",
+    LocalShellCallOutput: "lsho",
+    ApplyPatchCall: "apc",
+    ApplyPatchCallOutput: "apco",
+    ComputerCall: "cu",
+    ComputerCallOutput: "cuo",
+    AdditionalTools: "at",
     ScriptedCall: "sc",
 }

@@ -4,16 +4,17 @@ Always holds the superset of the keys that OpenAI's and the Open Responses schem
 Source: openai 3.54.0 types/responses/response.py; Open Responses 2026-04-24 `ResponseResource`.
 """
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from antiphon.wire.items import OutputItem
-from antiphon.wire.tools import Tool, ToolChoice
+from antiphon.wire.items import InputText, OutputItem
+from antiphon.wire.tools import JsonObject, Tool, ToolChoice
 
 ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
+ReasoningContext: TypeAlias = Literal["current_turn", "all_turns"]
 ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 
 
@@ -46,18 +47,54 @@ class IncompleteDetails(Struct, frozen=True, kw_only=True):
     reason: Literal["max_output_tokens", "content_filter"]
 
 
-class TextFormat(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+class FormatBase(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What the answer must look like."""
+
+
+class TextFormat(FormatBase, frozen=True, kw_only=True, tag="text"):
     """Plain text."""
 
 
+class JsonObjectFormat(FormatBase, frozen=True, kw_only=True, tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchemaFormat(FormatBase, frozen=True, kw_only=True, tag="json_schema"):
+    """A JSON document. `schema` is a JSON Schema, kept as it came; `strict`: it is a promise, else a hint."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema: JsonObject
+    description: str | None = None
+    strict: bool | None = None
+
+
+Format: TypeAlias = TextFormat | JsonObjectFormat | JsonSchemaFormat
+Verbosity: TypeAlias = Literal["low", "medium", "high"]
+
+
 class TextConfig(Struct, frozen=True, kw_only=True):
-    format: TextFormat = TextFormat()
-    verbosity: Literal["medium"] = "medium"
+    format: Format = TextFormat()
+    verbosity: Verbosity = "medium"
 
 
 class ReasoningConfig(Struct, frozen=True, kw_only=True):
     effort: ReasoningEffort | None = None
     summary: ReasoningSummary | None = None
+    context: ReasoningContext | UnsetType = UNSET
+    """As it takes effect, when it was asked for."""
+
+
+class PromptUse(Struct, frozen=True, kw_only=True):
+    """Which template of the server's settings a response was made from."""
+
+    id: str
+    version: str | None = None
+    variables: dict[str, str | InputText] | None = None
+
+
+class PromptCacheOptions(Struct, frozen=True, kw_only=True):
+    mode: Literal["implicit", "explicit"] = "implicit"
+    ttl: Literal["30m", "12h"] = "30m"
 
 
 class Response(Struct, frozen=True, kw_only=True):
@@ -78,8 +115,10 @@ class Response(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     presence_penalty: float = 0.0
     previous_response_id: str | None = None
+    prompt: PromptUse | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_retention: None = None
+    prompt_cache_options: PromptCacheOptions | UnsetType = UNSET
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     reasoning: ReasoningConfig = ReasoningConfig()
     safety_identifier: str | None = None
     service_tier: ServiceTier = "default"

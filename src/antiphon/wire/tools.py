@@ -3,13 +3,17 @@
 Source: openai 3.54.0 types/responses/tool.py, tool_choice_*.py.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType
-
-from antiphon.wire.items import Later
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 NAME_PATTERN = r"[a-zA-Z0-9_-]{1,128}"
+
+Later: TypeAlias = UnsetType | None
+"""A field of the reference that this server does not serve yet: absent or null, else the codec refuses it by name."""
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON Schema, or another object that is kept as it came."""
+Caller: TypeAlias = Literal["direct", "programmatic"]
 
 
 class ToolBase(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -17,16 +21,101 @@ class ToolBase(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class FunctionTool(ToolBase, frozen=True, kw_only=True, tag="function", rename={"async_": "async"}):
-    """A function that the client runs. `parameters` is a JSON Schema, kept as it came."""
+    """A function that the client runs. `parameters` is a JSON Schema, kept as it came.
+
+    `async`: the model goes on without the output, which may come in any later request. `defer_loading`: shown to the
+    model only once a tool search found it.
+    """
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
-    defer_loading: Literal[False] | Later = UNSET
-    output_schema: Later = UNSET
-    allowed_callers: Later = UNSET
-    async_: Literal[False] | Later = UNSET
+    defer_loading: bool | UnsetType = UNSET
+    output_schema: JsonObject | UnsetType = UNSET
+    allowed_callers: tuple[Caller, ...] | UnsetType = UNSET
+    async_: bool | UnsetType = UNSET
+
+
+class FormatBase(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What the input of a custom tool must look like."""
+
+
+class TextInput(FormatBase, frozen=True, kw_only=True, tag="text"):
+    """Any text."""
+
+
+class Grammar(FormatBase, frozen=True, kw_only=True, tag="grammar"):
+    """Text that the grammar derives: Lark as llguidance reads it, or a regular expression that the whole text fits."""
+
+    syntax: Literal["lark", "regex"]
+    definition: Annotated[str, Meta(min_length=1)]
+
+
+class CustomTool(ToolBase, frozen=True, kw_only=True, tag="custom", rename={"async_": "async"}):
+    """A tool of the client whose input is one text."""
+
+    name: str
+    description: str | UnsetType = UNSET
+    format: TextInput | Grammar | UnsetType = UNSET
+    defer_loading: bool | UnsetType = UNSET
+    allowed_callers: tuple[Caller, ...] | UnsetType = UNSET
+    async_: bool | UnsetType = UNSET
+
+
+class NamespaceTool(ToolBase, frozen=True, kw_only=True, tag="namespace"):
+    """Tools under one name; their calls carry it."""
+
+    name: str
+    description: str = ""
+    tools: tuple[FunctionTool | CustomTool, ...]
+
+
+class ToolSearchTool(ToolBase, frozen=True, kw_only=True, tag="tool_search"):
+    """Finds deferred tools. Executed by the client, it is a call with these `parameters`, answered with tools."""
+
+    execution: Literal["server", "client"] = "server"
+    description: str | UnsetType = UNSET
+    parameters: JsonObject | UnsetType = UNSET
+
+
+class LocalSkill(Struct, frozen=True, kw_only=True):
+    name: str
+    description: str
+    path: str
+
+
+class LocalEnvironment(Struct, frozen=True, kw_only=True, tag_field="type", tag="local"):
+    skills: tuple[LocalSkill, ...] | UnsetType = UNSET
+
+
+class ShellTool(ToolBase, frozen=True, kw_only=True, tag="shell"):
+    """A shell on the client's machine. One in a container of the server is `Unserved`."""
+
+    environment: LocalEnvironment | UnsetType = UNSET
+    allowed_callers: tuple[Caller, ...] | UnsetType = UNSET
+
+
+class LocalShellTool(ToolBase, frozen=True, kw_only=True, tag="local_shell"):
+    """The older form of the client's shell, which runs one command at a time."""
+
+
+class ApplyPatchTool(ToolBase, frozen=True, kw_only=True, tag="apply_patch"):
+    """Lets the model create, change and delete the client's files by diffs."""
+
+    allowed_callers: tuple[Caller, ...] | UnsetType = UNSET
+
+
+class ComputerTool(ToolBase, frozen=True, kw_only=True, tag="computer"):
+    """Lets the model use the client's screen, mouse and keyboard."""
+
+
+class ComputerUsePreviewTool(ToolBase, frozen=True, kw_only=True, tag="computer_use_preview"):
+    """The older form of `computer`, one action a call."""
+
+    display_height: int
+    display_width: int
+    environment: Literal["windows", "mac", "linux", "ubuntu", "browser"]
 
 
 class ScriptedTool(ToolBase, frozen=True, kw_only=True, tag="antiphon:scripted"):
@@ -36,13 +125,88 @@ class ScriptedTool(ToolBase, frozen=True, kw_only=True, tag="antiphon:scripted")
     output: str | UnsetType = UNSET
 
 
-Tool: TypeAlias = FunctionTool | ScriptedTool
+class Unserved(ToolBase, frozen=True, kw_only=True, tag="antiphon:unserved"):
+    """A hosted tool of the reference that this server cannot run: `kind` is its type. The codec makes these, so that
+    a tool which is merely offered can be left out and named."""
+
+    kind: str
 
 
-class NamedFunction(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """`tool_choice`: this function must be called."""
+Tool: TypeAlias = (
+    FunctionTool
+    | CustomTool
+    | NamespaceTool
+    | ToolSearchTool
+    | ShellTool
+    | LocalShellTool
+    | ApplyPatchTool
+    | ComputerTool
+    | ComputerUsePreviewTool
+    | ScriptedTool
+    | Unserved
+)
 
+HOSTED = frozenset(
+    {
+        *("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
+        *("file_search", "code_interpreter", "image_generation", "mcp", "programmatic_tool_calling"),
+    }
+)
+"""Types of tools that only a server can run."""
+
+
+class ChoiceBase(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """`tool_choice`: which tool must be called."""
+
+
+class NamedFunction(ChoiceBase, frozen=True, kw_only=True, tag="function"):
     name: str
 
 
-ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedFunction
+class NamedCustom(ChoiceBase, frozen=True, kw_only=True, tag="custom"):
+    name: str
+
+
+class ChosenShell(ChoiceBase, frozen=True, kw_only=True, tag="shell"):
+    pass
+
+
+class ChosenLocalShell(ChoiceBase, frozen=True, kw_only=True, tag="local_shell"):
+    pass
+
+
+class ChosenApplyPatch(ChoiceBase, frozen=True, kw_only=True, tag="apply_patch"):
+    pass
+
+
+class ChosenComputer(ChoiceBase, frozen=True, kw_only=True, tag="computer"):
+    pass
+
+
+class ChosenComputerUse(ChoiceBase, frozen=True, kw_only=True, tag="computer_use"):
+    pass
+
+
+class ChosenComputerPreview(ChoiceBase, frozen=True, kw_only=True, tag="computer_use_preview"):
+    pass
+
+
+class AllowedTools(ChoiceBase, frozen=True, kw_only=True, tag="allowed_tools"):
+    """All tools are shown to the model, but only these may be called. `tools` name them: `{type, name, …}`."""
+
+    mode: Literal["auto", "required"]
+    tools: tuple[JsonObject, ...]
+
+
+Chosen: TypeAlias = (
+    NamedFunction
+    | NamedCustom
+    | ChosenShell
+    | ChosenLocalShell
+    | ChosenApplyPatch
+    | ChosenComputer
+    | ChosenComputerUse
+    | ChosenComputerPreview
+)
+"""One tool that must be called."""
+ToolChoice: TypeAlias = Literal["none", "auto", "required"] | Chosen | AllowedTools

@@ -1,0 +1,54 @@
+"""Calls that can be judged only when they are whole: what each of them is, if it is one. Makes no event and no id."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from antiphon.core.ports import TextCheck
+from antiphon.core.toolbox import Callee, Gathered, Hosted
+from antiphon.wire.items import ClientCall, CustomToolCall
+
+
+class HostedRequest(Struct, frozen=True):
+    """A call of a hosted tool that the model made in the turn just ended."""
+
+    name: str
+    arguments: str
+
+
+class Refused(Struct, frozen=True):
+    """A call that the model made and that cannot become an item. The model is told why, and may make another."""
+
+    name: str
+    arguments: str
+    reason: str
+
+
+class GatheredCall:
+    """A call that is being written. `callee` is None for a tool that this request does not allow."""
+
+    __slots__ = ("call_id", "callee", "chunks", "name")
+
+    def __init__(self, name: str, call_id: str, callee: Callee | None) -> None:
+        self.name = name
+        self.call_id = call_id
+        self.callee = callee
+        self.chunks: list[str] = []
+
+    def judged(
+        self, allowed: frozenset[str] | None, checks: Mapping[str, TextCheck]
+    ) -> ClientCall | HostedRequest | Refused:
+        arguments = "".join(self.chunks)
+        if self.callee is None:
+            reason = f"only these tools may be called now: {', '.join(sorted(allowed or ()))}."
+            return Refused(self.name, arguments, reason)
+        if isinstance(self.callee, Hosted):
+            return HostedRequest(self.name, arguments)
+        assert isinstance(self.callee, Gathered)
+        try:
+            item = self.callee.lift(self.call_id, arguments)
+        except ValueError as error:
+            return Refused(self.name, arguments, f"its arguments are wrong: {error}")
+        if isinstance(item, CustomToolCall) and (fault := checks[self.name](item.input)):
+            return Refused(self.name, arguments, f"its input does not fit the grammar: {fault}")
+        return item

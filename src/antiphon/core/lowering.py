@@ -1,0 +1,201 @@
+"""Lowering: items of every kind as the four kinds that a model is told of, and the pairing of calls with outputs.
+
+Pure. A call of any kind becomes a FunctionCall by the name under which its tool was offered (toolbox.py), its output a
+FunctionCallOutput; what a model is told of an asynchronous call stands here too.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import UNSET, json, structs
+
+from antiphon.core import clienttools
+from antiphon.core.calls import Refused
+from antiphon.core.ids import ID_CHARS_MAX
+from antiphon.core.ports import Tool
+from antiphon.core.prompt import PromptItem
+from antiphon.core.toolbox import flat_name
+from antiphon.errors import InvalidRequest
+from antiphon.wire.items import (
+    AdditionalTools,
+    ClientCall,
+    ClientOutput,
+    CustomToolCall,
+    CustomToolCallOutput,
+    FunctionCall,
+    FunctionCallOutput,
+    HostedCall,
+    InputText,
+    Item,
+    LocalShellCall,
+    Message,
+    OutputText,
+    Reasoning,
+    ToolOutput,
+    ToolSearchCall,
+    ToolSearchOutput,
+)
+
+PENDING = "The call runs on. Its result will come later; go on without it."
+
+
+def is_async(call: Item) -> bool:
+    return isinstance(call, FunctionCall | CustomToolCall) and call.async_ is True
+
+
+# -- pairs
+
+
+def paired(items: Iterable[Item]) -> list[Item]:
+    """The same items, each output under the call_id of the call it answers. Raises InvalidRequest where an output has
+    no call before it, or a finished call that is not asynchronous has no output. Matched in order, not by id alone:
+    some vendors give the same call id again in a later turn."""
+    waiting = _Waiting()
+    found: list[Item] = []
+    for item in items:
+        if isinstance(item, ClientCall):
+            waiting.add(item)
+        elif isinstance(item, ClientOutput) and item.call_id is not None:
+            item = structs.replace(item, call_id=waiting.answered(item))
+        found.append(item)
+    for call in waiting.calls.values():
+        if not is_async(call):
+            raise InvalidRequest(
+                f"No tool output found for function call {str(call.call_id)[:ID_CHARS_MAX]}.", param="input"
+            )
+    return found
+
+
+class _Waiting:
+    """Calls that have no output yet, in order."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, ClientCall] = {}
+        self._by_id: dict[str, deque[int]] = {}
+        self._number = 0
+
+    def add(self, call: ClientCall) -> None:
+        if call.status == "incomplete" or call.call_id is None:
+            return
+        self._number += 1
+        self.calls[self._number] = call
+        self._by_id.setdefault(call.call_id, deque()).append(self._number)
+        if isinstance(call, LocalShellCall) and isinstance(call.id, str):  # whose outputs may name the item
+            self._by_id.setdefault(call.id, deque()).append(self._number)
+
+    def answered(self, output: ClientOutput) -> str | None:
+        """The call_id of the call that an output answers, which waits no longer."""
+        number = self._unnamed(output) if output.call_id == "" else self._named(str(output.call_id))
+        return self.calls.pop(number).call_id
+
+    def _named(self, call_id: str) -> int:
+        numbers = self._by_id.get(call_id, deque())
+        while numbers:
+            number = numbers.popleft()
+            if number in self.calls:
+                return number
+        raise InvalidRequest(
+            f"No tool call found for function call output with call_id {call_id[:ID_CHARS_MAX]}.", param="input"
+        )
+
+    def _unnamed(self, output: ClientOutput) -> int:
+        name = output.name if isinstance(output, FunctionCallOutput) else UNSET
+        for number, call in reversed(self.calls.items()):
+            if isinstance(call, FunctionCall) and name in (UNSET, call.name):
+                return number
+        raise InvalidRequest("A function call output has no 'call_id', and no call waits for one.", param="input")
+
+
+# -- what a model is told
+
+
+def lowered(items: Sequence[Item], runners: Mapping[str, Tool]) -> Iterator[PromptItem]:
+    """The items a model is told of: what was cut short before it said anything is left out."""
+    later = _late_outputs(items)
+    for place, item in enumerate(items):
+        match item:
+            case Message():
+                if item.content:
+                    yield item
+            case Reasoning():
+                yield item
+            case ToolSearchCall(call_id=None) | ToolSearchOutput(call_id=None) | AdditionalTools():
+                continue  # a server searched; the tools that it found are offered
+            case _ if isinstance(item, ClientCall):
+                if item.status != "incomplete":
+                    yield _call(item)
+                    if is_async(item):
+                        yield FunctionCallOutput(call_id=_call_id(item), output=PENDING, status="completed")
+            case _ if isinstance(item, ClientOutput):
+                yield later[place] if place in later else _output(item)
+            case _:
+                assert isinstance(item, HostedCall)
+                if item.status != "incomplete":
+                    yield from _replayed(item, runners)
+
+
+def _late_outputs(items: Sequence[Item]) -> dict[int, Message]:
+    """By place: outputs of asynchronous calls, which stand anywhere, told as messages that something came."""
+    calls: dict[str, ClientCall] = {}
+    late: dict[int, Message] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, ClientCall) and is_async(item):
+            calls[_call_id(item)] = item
+        elif isinstance(item, ClientOutput) and (call := calls.pop(str(item.call_id), None)):
+            told = _call(call)
+            text = f"The result of the earlier call {told.call_id} of {told.name}:"
+            output = _output(item).output
+            parts = (InputText(text=output),) if isinstance(output, str) else output
+            late[place] = Message(role="user", content=(InputText(text=text), *parts))
+    return late
+
+
+def _call_id(call: ClientCall) -> str:
+    assert call.call_id is not None
+    return call.call_id
+
+
+def _call(item: ClientCall) -> FunctionCall:
+    match item:
+        case FunctionCall():
+            return item if item.namespace is UNSET else structs.replace(item, name=flat_name(item.namespace, item.name))
+        case CustomToolCall():
+            name = flat_name(item.namespace, item.name)
+            arguments = json.encode({"input": item.input}).decode()
+        case _:
+            name, arguments = clienttools.call_name(item), clienttools.call_arguments(item)
+    return FunctionCall(id=item.id, call_id=_call_id(item), name=name, arguments=arguments, status="completed")
+
+
+def _output(item: ClientOutput) -> FunctionCallOutput:
+    if isinstance(item, FunctionCallOutput):
+        return item
+    output: ToolOutput = item.output if isinstance(item, CustomToolCallOutput) else clienttools.output_text(item)
+    assert isinstance(item.call_id, str)
+    return FunctionCallOutput(id=item.id, call_id=item.call_id, output=output, status="completed")
+
+
+def _replayed(item: HostedCall, runners: Mapping[str, Tool]) -> tuple[FunctionCall, FunctionCallOutput]:
+    kind = str(item.__struct_config__.tag).removesuffix("_call")
+    runner = runners.get(kind)
+    if runner is None:
+        raise InvalidRequest(
+            f"The conversation holds a call of the tool '{kind}', which is not enabled on this server.", param="input"
+        )
+    return runner.replay(item)
+
+
+# -- calls that were not made
+
+
+def told(refused: Iterable[Refused], new_call_id: Iterator[str]) -> Iterator[PromptItem]:
+    for call in refused:
+        call_id = next(new_call_id)
+        yield FunctionCall(call_id=call_id, name=call.name, arguments=call.arguments, status="completed")
+        yield FunctionCallOutput(call_id=call_id, output=f"The call was not made: {call.reason}", status="completed")
+
+
+def text_of(items: Iterable[Item]) -> str:
+    """What the messages say."""
+    messages = (item for item in items if isinstance(item, Message))
+    return "".join(part.text for message in messages for part in message.content if isinstance(part, OutputText))

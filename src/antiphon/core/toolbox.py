@@ -1,0 +1,327 @@
+"""Toolbox: what a model may call in one request, and what a call by each name becomes. Pure; runs nothing."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from antiphon.core import clienttools
+from antiphon.core.clienttools import ClientTool, Lift
+from antiphon.core.ports import Tool
+from antiphon.core.prompt import Named, Offer
+from antiphon.core.unwrap import unwrapped
+from antiphon.errors import InvalidRequest, InvalidValue, UnsupportedParameter
+from antiphon.wire import tools as wire
+from antiphon.wire.items import CustomToolCall, FunctionCall
+from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, Grammar, JsonObject, NamespaceTool
+from antiphon.wire.tools import Tool as Declaration
+
+_NAME = re.compile(NAME_PATTERN)
+INPUT_PARAMETERS: JsonObject = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+"""How a custom tool, which takes any text, is shown to models that know only functions."""
+
+
+class Streamed(Struct, frozen=True):
+    """A client's call that is shown as it is written. `empty` lacks only its call_id."""
+
+    empty: FunctionCall | CustomToolCall
+
+
+class Gathered(Struct, frozen=True):
+    """A client's call that is shown once it is whole and found to be one."""
+
+    lift: Lift
+
+
+class Hosted(Struct, frozen=True):
+    """A call that this server runs."""
+
+    tool: Tool
+    declaration: Any
+
+
+Callee: TypeAlias = Streamed | Gathered | Hosted
+
+
+class Toolbox(Struct, frozen=True):
+    """`offers` are what the model is shown, by name; `callees` what becomes of calls; `params` where each was declared;
+    `omitted` are hosted tools that this server cannot run."""
+
+    offers: dict[str, Offer]
+    callees: dict[str, Callee]
+    params: dict[str, str]
+    omitted: tuple[str, ...]
+    echoed: tuple[Declaration, ...] = ()
+
+    @property
+    def hosted(self) -> dict[str, Hosted]:
+        return {name: callee for name, callee in self.callees.items() if isinstance(callee, Hosted)}
+
+
+class Declared(NamedTuple):
+    """A declaration, where it stands, and whether another tool of its name gives way to it."""
+
+    tool: Declaration
+    param: str
+    is_found: bool = False
+
+
+def flat_name(namespace: str | UnsetType, name: str) -> str:
+    """The one name by which a model knows a tool in a namespace."""
+    return name if namespace is UNSET else f"{namespace}__{name}"
+
+
+def make(declared: Iterable[Declared], runners: Mapping[str, Tool], tools_max: int) -> Toolbox:
+    """Raises InvalidRequest naming the tool that cannot be offered."""
+    declared = list(declared)
+    packing = _Packing(runners, tools_max, searches=any(_is_client_search(one.tool) for one in declared))
+    for one in declared:
+        packing.pack(one)
+    return packing.toolbox
+
+
+def _is_client_search(tool: Declaration) -> bool:
+    return isinstance(tool, wire.ToolSearchTool) and tool.execution == "client"
+
+
+class _Packing:
+    """Puts a toolbox together, one declaration after another."""
+
+    def __init__(self, runners: Mapping[str, Tool], tools_max: int, *, searches: bool) -> None:
+        self._runners = runners
+        self._tools_max = tools_max
+        self._searches = searches
+        """A client's tool search is there: deferred tools wait to be found by it. Else they are shown at once."""
+        self._omitted: list[str] = []
+        self._found: set[str] = set()
+        self._box = Toolbox({}, {}, {}, ())
+
+    @property
+    def toolbox(self) -> Toolbox:
+        box = self._box
+        return Toolbox(box.offers, box.callees, box.params, tuple(dict.fromkeys(self._omitted)))
+
+    def pack(self, declared: Declared) -> None:
+        tool = declared.tool
+        match tool:
+            case FunctionTool() | CustomTool():
+                self._add_named(tool, UNSET, declared)
+            case NamespaceTool():
+                self._add_namespace(tool, declared)
+            case wire.Unserved():
+                self._omitted.append(tool.kind)
+            case wire.ToolSearchTool(execution="server"):
+                self._omitted.append("tool_search")
+            case wire.ScriptedTool():
+                self._add_hosted(tool, declared)
+            case _:
+                kind, more = _client_tool(tool)
+                _check_callers(tool, declared.param)
+                self._add(kind.offer(more), Gathered(kind.lift), declared)
+
+    def _add_namespace(self, namespace: NamespaceTool, declared: Declared) -> None:
+        _check_name(namespace.name, f"{declared.param}.name")
+        described = False
+        for index, tool in enumerate(namespace.tools):
+            place = declared._replace(param=f"{declared.param}.tools[{index}]")
+            note = "" if described else namespace.description
+            described = self._add_named(tool, namespace.name, place, note) or described
+
+    def _add_named(
+        self, tool: FunctionTool | CustomTool, namespace: str | UnsetType, declared: Declared, note: str = ""
+    ) -> bool:
+        """Whether it is shown: a deferred tool is not, until it was found."""
+        _check_name(tool.name, f"{declared.param}.name")
+        _check_callers(tool, declared.param)
+        if tool.defer_loading is True and self._searches and not declared.is_found:
+            return False
+        name = flat_name(namespace, tool.name)
+        if note:
+            note = f"The tools {namespace}__… belong together: {note}"
+        if isinstance(tool, FunctionTool):
+            self._add(_function_offer(tool, name, note), Streamed(_empty_function(tool, namespace)), declared)
+        else:
+            self._add(_custom_offer(tool, name, note), _custom_callee(tool, namespace), declared)
+        return True
+
+    def _add_hosted(self, tool: wire.ScriptedTool, declared: Declared) -> None:
+        kind = _tag(tool)
+        runner = self._runners.get(kind)
+        if runner is None:
+            raise UnsupportedParameter(f"The tool '{kind}' is not enabled on this server.",
+                                       param=f"{declared.param}.type")  # fmt: skip
+        self._add(runner.offer(tool), Hosted(runner, tool), declared)
+
+    def _add(self, offer: Offer, callee: Callee, declared: Declared) -> None:
+        name = offer.name
+        _check_name(name, f"{declared.param}.name")
+        if name in self._box.offers and not (declared.is_found or name in self._found):
+            raise InvalidValue(f"Invalid '{declared.param}.name': there is already a tool named '{name}'.",
+                               param=f"{declared.param}.name")  # fmt: skip
+        if declared.is_found:
+            self._found.add(name)
+        self._box.offers[name] = offer
+        self._box.callees[name] = callee
+        self._box.params[name] = declared.param
+        if len(self._box.offers) > self._tools_max:
+            raise InvalidValue(f"Invalid 'tools': array too long. Expected at most {self._tools_max} tools.",
+                               param="tools", code="array_above_max_length")  # fmt: skip
+
+
+def _check_name(name: str, param: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"Invalid '{param}': expected a string of 1 to 128 characters that matches '^[a-zA-Z0-9_-]+$'.", param=param
+        )
+
+
+def _check_callers(tool: Any, param: str) -> None:
+    callers = getattr(tool, "allowed_callers", UNSET)
+    if callers is not UNSET and "direct" not in callers:
+        raise UnsupportedParameter("A tool that only programs may call cannot be called: this server runs none.",
+                                   param=f"{param}.allowed_callers")  # fmt: skip
+
+
+# -- functions and custom tools
+
+
+def _joined(*texts: str | UnsetType | None) -> str | None:
+    return "\n\n".join(text for text in texts if isinstance(text, str) and text) or None
+
+
+def _function_offer(tool: FunctionTool, name: str, note: str) -> Offer:
+    described = _joined(note, tool.description) if note else tool.description
+    return Offer(name=name, description=described, parameters=tool.parameters, strict=tool.strict)
+
+
+def _custom_offer(tool: CustomTool, name: str, note: str) -> Offer:
+    grammar = tool.format if isinstance(tool.format, Grammar) else None
+    rule = "" if grammar is None else f"The input must fit this {_SYNTAX[grammar.syntax]}:\n{grammar.definition}"
+    return Offer(
+        name=name, description=_joined(note, tool.description, rule), parameters=INPUT_PARAMETERS, grammar=grammar
+    )
+
+
+_SYNTAX = {"lark": "Lark grammar", "regex": "regular expression"}
+
+
+def _empty_function(tool: FunctionTool, namespace: str | UnsetType) -> FunctionCall:
+    return FunctionCall(
+        status="in_progress",
+        call_id="",
+        arguments="",
+        name=tool.name,
+        namespace=namespace,
+        async_=True if tool.async_ is True else UNSET,
+    )
+
+
+def _custom_callee(tool: CustomTool, namespace: str | UnsetType) -> Callee:
+    """One with a grammar is shown only once it is known to fit: nothing that was shown can be taken back."""
+    empty = CustomToolCall(
+        status="in_progress",
+        call_id="",
+        input="",
+        name=tool.name,
+        namespace=namespace,
+        async_=True if tool.async_ is True else UNSET,
+    )
+    return Gathered(_custom_lift(empty)) if isinstance(tool.format, Grammar) else Streamed(empty)
+
+
+def _custom_lift(empty: CustomToolCall) -> Lift:
+    def lift(call_id: str, arguments: str) -> CustomToolCall:
+        return structs.replace(empty, call_id=call_id, input=unwrapped(arguments), status="completed")
+
+    return lift
+
+
+# -- the client's other tools
+
+
+def _client_tool(tool: Declaration) -> tuple[ClientTool, str]:
+    """The kind, and what this declaration adds to its description."""
+    match tool:
+        case wire.ShellTool():
+            skills = tool.environment.skills if isinstance(tool.environment, wire.LocalEnvironment) else UNSET
+            return clienttools.SHELL, "\n".join(_skills(skills))
+        case wire.ComputerUsePreviewTool():
+            size = f"{tool.display_width} by {tool.display_height} pixels"
+            return clienttools.COMPUTER_PREVIEW, f"The screen has {size}; it shows: {tool.environment}."
+        case wire.ToolSearchTool():
+            return clienttools.search_tool(tool), ""
+        case _:
+            return _PLAIN[type(tool)], ""
+
+
+_PLAIN: dict[type, ClientTool] = {
+    wire.LocalShellTool: clienttools.LOCAL_SHELL,
+    wire.ApplyPatchTool: clienttools.APPLY_PATCH,
+    wire.ComputerTool: clienttools.COMPUTER,
+}
+
+
+def _skills(skills: Sequence[wire.LocalSkill] | UnsetType) -> Iterator[str]:
+    if skills is not UNSET and skills:
+        yield "Skills: read the SKILL.md in a skill's folder before you use it."
+        for skill in skills:
+            yield f"- {skill.name} ({skill.path}): {skill.description}"
+
+
+# -- the choice among them
+
+
+class Choice(NamedTuple):
+    """What the model must and may call. `allowed` is None where all tools are."""
+
+    must: Any
+    allowed: frozenset[str] | None
+
+
+def choice(wanted: wire.ToolChoice, box: Toolbox) -> Choice:
+    """Raises InvalidRequest when it names what is not there."""
+    if isinstance(wanted, str):
+        if wanted == "required" and not box.offers:
+            raise InvalidRequest("Tool choice 'required' must be specified with 'tools' parameter.",
+                                 param="tool_choice")  # fmt: skip
+        return Choice(wanted, None)
+    if isinstance(wanted, wire.AllowedTools):
+        names = frozenset(name for tool in wanted.tools for name in _names(tool, box))
+        if not names:
+            raise InvalidRequest("Tool choice 'allowed_tools' must allow at least one tool.", param="tool_choice")
+        return Choice(wanted.mode, names)
+    named = {"type": _tag(wanted)} | ({"name": wanted.name} if hasattr(wanted, "name") else {})
+    return Choice(Named(_names(named, box)[0]), None)
+
+
+def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
+    """The offers that a reference to a tool means."""
+    kind, name, namespace = tool.get("type"), tool.get("name"), tool.get("namespace", UNSET)
+    if kind == "namespace":
+        found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
+    elif kind in {"function", "custom"}:
+        found = [offer for offer in (flat_name(namespace, str(name)),) if offer in box.offers]
+    else:
+        wanted = _COMPUTERS if kind == "computer_use" else {kind, name}
+        found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]
+        found += [offer for offer, hosted in box.hosted.items() if _tag(hosted.declaration) == kind]
+    if not found:
+        reason = " (this server cannot run it)" if kind in box.omitted else ""
+        what = f"{kind}' '{name}" if name else f"{kind}"
+        raise InvalidRequest(f"Tool choice '{what}' not found in 'tools' parameter{reason}.", param="tool_choice")
+    return found
+
+
+_COMPUTERS = {clienttools.COMPUTER.name, clienttools.COMPUTER_PREVIEW.name}
+
+
+def _tag(struct: Struct) -> str:
+    tag = struct.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag

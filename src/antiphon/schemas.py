@@ -1,0 +1,106 @@
+"""Schemas and grammars: whether they are sound, and whether a text fits them. Knows no request and no model.
+
+jsonschema-rs and llguidance are loaded when they are first needed. The latter also constrains the embedded model, so
+that what is enforced there and checked elsewhere is the same language.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from antiphon.core.ports import TextCheck
+from antiphon.errors import InvalidRequest
+from antiphon.wire.tools import Grammar, JsonObject
+
+FAULT_CHARS_MAX = 300
+"""Of what is wrong with a text, in a message."""
+
+
+def json_object(text: str) -> str:
+    """Why a text is no JSON object."""
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return f"it is no JSON: {error}"
+    return "" if isinstance(document, dict) else "it is no JSON object"
+
+
+def json_schema(schema: JsonObject, param: str) -> TextCheck:
+    """A check of texts against a JSON Schema (draft 2020-12 unless it says otherwise). Raises InvalidRequest, which
+    says where, when that is none."""
+    engine: Any = import_module("jsonschema_rs")
+    try:
+        engine.meta.validate(schema)
+        validator = engine.validator_for(schema)
+    except (engine.ValidationError, engine.ReferencingError, ValueError) as error:
+        raise _unsound(error, param) from None
+
+    def check(text: str) -> str:
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return f"it is no JSON: {error}"
+        fault = next(validator.iter_errors(document), None)
+        return "" if fault is None else f"at {_path(fault)}: {fault.message[:FAULT_CHARS_MAX]}"
+
+    return check
+
+
+def _unsound(error: Any, param: str) -> InvalidRequest:
+    where = "".join(f".{step}" for step in getattr(error, "instance_path", ()))
+    said = getattr(error, "message", None) or str(error)
+    return InvalidRequest(
+        f"Invalid schema at '{param}{where}': {said[:FAULT_CHARS_MAX]}.", param=param, code="invalid_json_schema"
+    )
+
+
+def _path(fault: Any) -> str:
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.instance_path)
+
+
+def grammar(wanted: Grammar, param: str) -> TextCheck:
+    """A check of texts against a grammar. Raises InvalidRequest when that is none."""
+    source = lark(wanted)
+    if fault := grammar_fault(source):
+        raise InvalidRequest(
+            f"Invalid grammar at '{param}': {fault[:FAULT_CHARS_MAX]}", param=param, code="invalid_grammar"
+        )
+    return _fitting(source)
+
+
+def lark(wanted: Grammar) -> str:
+    """The grammar as llguidance reads it: a regular expression is the one rule of a Lark grammar."""
+    if wanted.syntax == "lark":
+        return wanted.definition
+    return f"start: /{_slashes_escaped(wanted.definition)}/"
+
+
+def _slashes_escaped(pattern: str) -> str:
+    escaped, is_escaped = [], False
+    for character in pattern:
+        escaped.append("\\/" if character == "/" and not is_escaped else "\\n" if character == "\n" else character)
+        is_escaped = character == "\\" and not is_escaped
+    return "".join(escaped)
+
+
+def grammar_fault(source: str) -> str:
+    """Why a Lark grammar does not compile; empty when it does."""
+    said = str(import_module("llguidance").LLMatcher.validate_grammar(source))
+    return said.partition("failed to compile JSON schema: ")[2].partition("\n   ")[0] or said
+
+
+def _fitting(source: str) -> Callable[[str], str]:
+    engine: Any = import_module("llguidance")
+    tokenizer = engine.LLTokenizer("byte")
+
+    def check(text: str) -> str:
+        matcher = engine.LLMatcher(tokenizer, source)
+        tokens = tokenizer.tokenize_bytes(text.encode())
+        taken = matcher.try_consume_tokens(tokens)
+        if taken < len(tokens):
+            return f"at byte {taken}: {text.encode()[taken : taken + 40].decode(errors='replace')!r}"
+        return "" if matcher.is_accepting() else "it ends too early"
+
+    return check
