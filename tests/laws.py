@@ -4,6 +4,7 @@ A script is plain data, so that hypothesis can make it and mutants can be fed th
 """
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
@@ -13,16 +14,42 @@ import msgspec
 from msgspec import Struct, structs
 
 from antiphon.core import builder as real
-from antiphon.core.deltas import Annotate, Delta, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core import toolbox
+from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import Fold
-from antiphon.core.toolbox import Hosted
+from antiphon.core.toolbox import Declared, Gathered
+from antiphon.core.unwrap import unwrapped
 from antiphon.tools.scripted import ScriptedTool
 from antiphon.wire import codec
+from antiphon.wire import tools as wire
 from antiphon.wire.events import Event
-from antiphon.wire.items import ScriptedCall
+from antiphon.wire.items import CustomToolCall, ScriptedCall, ShellCall
 from antiphon.wire.response import Response, ResponseError
 
 HOSTED = "lookup"
+NOTE = "note"
+"""A custom tool of any text, which streams."""
+DIGITS = "digits"
+"""A custom tool whose input is held to a rule, and so comes whole."""
+SHELL = "shell"
+
+BOX = toolbox.make(
+    [
+        Declared(wire.CustomTool(name=NOTE), "tools[0]"),
+        Declared(
+            wire.CustomTool(name=DIGITS, format=wire.Grammar(syntax="regex", definition="[0-9]+")),
+            "tools[1]",
+        ),
+        Declared(wire.ShellTool(), "tools[2]"),
+        Declared(wire.ScriptedTool(name=HOSTED), "tools[3]"),
+    ],
+    {"antiphon:scripted": ScriptedTool()},
+    10,
+)
+
+
+def no_digits(text: str) -> str:
+    return "" if text.isdecimal() else "these are no digits"
 
 
 class Turn(Struct, frozen=True):
@@ -64,7 +91,8 @@ def act(script: Script, module: ModuleType = real) -> Iterator[Step]:
     builder = module.Builder(
         skeleton(),
         lambda prefix: f"{prefix}_{next(numbers)}",
-        callees={HOSTED: Hosted(ScriptedTool(), None)},
+        callees=BOX.callees,
+        checks={DIGITS: no_digits},
         thought_as_summary=script.thought_as_summary,
     )
     for action in _actions(builder, script):
@@ -134,8 +162,10 @@ def _said(response: dict[str, Any], as_summary: bool) -> dict[str, Any]:
         elif item["type"] == "reasoning":
             said["thought"] += "".join(part["text"] for part in item.get("content", ()))
             said["thought" if as_summary else "summary"] += "".join(part["text"] for part in item["summary"])
+        elif item["type"] == "shell_call":
+            said["calls"].append((SHELL, json.dumps(item["action"]["commands"])))
         else:
-            said["calls"].append((item["name"], item["arguments"]))
+            said["calls"].append((item["name"], item["input"] if "input" in item else item["arguments"]))
     said["calls"].sort()
     return said
 
@@ -150,14 +180,31 @@ def _meant(script: Script) -> dict[str, Any]:
                 calls.setdefault(delta.key, [delta.name or "", ""])[1] += delta.arguments
             elif isinstance(delta, Annotate):
                 meant["annotations"] += 1
-            else:
+            elif not isinstance(delta, Phase):
                 kinds = {Text: "text", Refusal: "refusal", Thought: "thought"}
                 summary = "thought" if script.thought_as_summary else "summary"
                 meant[kinds.get(type(delta), summary)] += getattr(delta, "text", "")
-        # a hosted call that never ran has no item: its turn was cut short, or never ended
-        meant["calls"] += [(name, text) for name, text in calls.values() if ran or name != HOSTED]
+        meant["calls"] += [call for name, text in calls.values() if (call := _called(name, text, ran))]
     meant["calls"].sort()
     return meant
+
+
+def _called(name: str, arguments: str, ran: bool) -> tuple[str, str] | None:
+    """What the item of a call must hold. One that is judged as a whole has none when its turn was cut short or never
+    ended, or when it was no such call."""
+    if name == NOTE:
+        return name, unwrapped(arguments)
+    callee = BOX.callees.get(name)
+    if isinstance(callee, Gathered):
+        try:
+            lifted = callee.lift("", arguments)
+        except ValueError:
+            return None
+        if isinstance(lifted, ShellCall):
+            return (name, json.dumps(lifted.action.commands)) if ran else None
+        assert isinstance(lifted, CustomToolCall)
+        return (name, lifted.input) if ran and not no_digits(lifted.input) else None
+    return (name, arguments) if ran or name != HOSTED else None
 
 
 def _runs_said(response: dict[str, Any]) -> list[tuple[str, str]]:
@@ -165,23 +212,35 @@ def _runs_said(response: dict[str, Any]) -> list[tuple[str, str]]:
     for item in response["output"]:
         if item["type"] in {"message", "reasoning"}:
             parts = (*item.get("content", ()), *item.get("summary", ()))
-            runs.append((item["type"], "".join(part.get("text", part.get("refusal")) for part in parts)))
+            kind = f"message {item.get('phase', '')}" if item["type"] == "message" else "reasoning"
+            runs.append((kind, "".join(part.get("text", part.get("refusal")) for part in parts)))
     return _merged(runs)
 
 
 def _runs_meant(script: Script) -> list[tuple[str, str]]:
-    deltas = [delta for turn in script.turns for delta in turn.deltas] + list(script.abandoned)
-    return _merged(
-        [
-            ("message" if isinstance(delta, Text | Refusal) else "reasoning", delta.text)
-            for delta in deltas
-            if isinstance(delta, Text | Refusal | Thought | Summary)
-        ]
-    )
+    runs: list[tuple[str, str]] = []
+    for turn in [*script.turns, Turn(script.abandoned)]:
+        coming = phase = ""
+        is_open = False
+        named: set[str] = set()
+        for delta in turn.deltas:
+            if isinstance(delta, Text | Refusal):
+                if not is_open:
+                    phase, coming, is_open = coming, "", True
+                runs.append((f"message {phase}", delta.text))
+            elif isinstance(delta, Thought | Summary):
+                is_open = False
+                runs.append(("reasoning", delta.text))
+            elif isinstance(delta, Phase):
+                coming, is_open = delta.phase, False
+            elif isinstance(delta, ToolCall) and delta.key not in named:
+                named.add(delta.key)
+                is_open = False
+    return _merged(runs)
 
 
 def _merged(runs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Neighbours of one kind put together. Within reasoning, thought and summary stand apart: there only the letters
     can be compared."""
     merged = [(kind, "".join(text for _, text in group)) for kind, group in itertools.groupby(runs, lambda run: run[0])]
-    return [(kind, text if kind == "message" else "".join(sorted(text))) for kind, text in merged]
+    return [(kind, text if kind != "reasoning" else "".join(sorted(text))) for kind, text in merged]

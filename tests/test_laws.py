@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core import builder as real
-from antiphon.core.deltas import Annotate, Delta, Finish, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.wire.items import Logprob, UrlCitation
-from tests.laws import HOSTED, Script, Turn, check, play, skeleton
+from tests.laws import DIGITS, HOSTED, NOTE, SHELL, Script, Turn, check, play, skeleton
 
+PIECES = st.sampled_from(
+    ['{"input": "', "\\ud83d", "\\ude00\\n", '12"}', '{"input":"7"}', '{"commands": ["ls", "pwd"]}', '{"commands": 1}']
+)
+"""Of the documents in which models wrap what is no function's arguments."""
 CITATION = UrlCitation(url="http://a.example", title="a", start_index=0, end_index=1)
 LOGPROB = Logprob(token="a", logprob=-0.5)
 TEXTS = st.text(st.sampled_from('ab{}" \né\U0001f600'), max_size=6)
@@ -27,13 +31,17 @@ def turns(draw: st.DrawFn) -> tuple[Delta, ...]:
     named: set[str] = set()
     writing_text = False
     for _ in range(draw(st.integers(0, 12))):
-        kind = draw(st.sampled_from(["text", "refusal", "thought", "summary", "call", "annotate"]))
+        kind = draw(st.sampled_from(["text", "refusal", "thought", "summary", "call", "annotate", "phase"]))
         if kind == "call":
             key = draw(st.sampled_from(["0", "1", "2"]))
-            name = None if key in named else draw(st.sampled_from(["f", "g", HOSTED]))
-            deltas.append(ToolCall(key, draw(TEXTS), name=name, call_id=draw(st.sampled_from([None, f"call_{key}"]))))
+            name = None if key in named else draw(st.sampled_from(["f", "g", NOTE, DIGITS, SHELL, HOSTED]))
+            piece = draw(TEXTS | PIECES)
+            deltas.append(ToolCall(key, piece, name=name, call_id=draw(st.sampled_from([None, f"call_{key}"]))))
             writing_text = writing_text and name is None  # a call that begins ends the text before it
             named.add(key)
+        elif kind == "phase":
+            deltas.append(Phase(draw(st.sampled_from(["commentary", "final_answer"]))))
+            writing_text = False
         elif kind == "annotate":
             if writing_text:
                 deltas.append(Annotate(CITATION))
@@ -117,10 +125,21 @@ MUTANTS = {
         "part.index, text)\n        self._sequence += 1",
         "part.index, text.strip())\n        self._sequence += 1",
     ),
-    "an argument fragment is lost from the item": ("            draft.chunks.append(delta.arguments)\n", ""),
+    "an argument fragment is lost from the item": ("        draft.chunks.append(text)\n", ""),
     "an argument fragment is lost from the stream": (
-        "            self.append(ev.ArgumentsDelta(self._sequence, draft.id, draft.index, delta.arguments))\n",
+        "        self.append(CALLS[type(draft.item)].delta(self._sequence, draft.id, draft.index, text))\n",
         "",
+    ),
+    "a custom tool's input is not unwrapped": (
+        "delta.arguments if draft.reader is None else draft.reader.feed(delta.arguments)",
+        "delta.arguments",
+    ),
+    "the end of an input that is not wrapped is lost": ("self._write_call(draft, rest)", "pass"),
+    "a call that comes whole is told when it is added": ('{kind.field: ""} if kind else {}', "{}"),
+    "a call that comes whole is not shown": ("client.append(self._add_whole(judged))", "client.append(judged)"),
+    "the order of phases is lost": (
+        "            self._close_written()\n            self._phase = delta.phase\n",
+        "            self._phase = delta.phase\n",
     ),
     "a sequence number is skipped": (
         "        self._sequence += 1\n        self._pending.append(event)\n        if",
@@ -175,11 +194,14 @@ MUTANTS = {
     "a summary part goes on under a new label": (" or part.label != label", " and part.label != label"),
     "another kind of part goes on in the open one": ("part.kind is not kind or", "False or"),
     "a message goes on after reasoning": (
-        "            self._close_written()\n            draft = self._drafts[kind, key]",
-        "            draft = self._drafts[kind, key]",
+        "        self._close_written()\n        item = EMPTY[kind]",
+        "        item = EMPTY[kind]",
     ),
-    "parallel calls share a draft": ("self._drafts.get((kind, key))", 'self._drafts.get((kind, "0"))'),
-    "a hosted call's arguments are lost": ("            gathered[1].append(delta.arguments)\n", ""),
+    "parallel calls share a draft": (
+        "        draft = self._drafts.get((ToolCall, delta.key))\n",
+        "        draft = next((d for k, d in self._drafts.items() if k[0] is ToolCall), None)\n",
+    ),
+    "a hosted call's arguments are lost": ("                gathered.chunks.append(delta.arguments)\n", ""),
     "a hosted call's end is not told": (
         "        del self._running[index]\n        self._done(index, done)\n",
         "        del self._running[index]\n        self._items[index] = done\n",
@@ -207,6 +229,11 @@ EXAMPLES = (
     Script((Turn((ToolCall("0", '{"q"', name=HOSTED), ToolCall("0", ":1}"), ToolCall("1", "{}", name=HOSTED)),
                  ("searching",)), Turn((Text("done"),)))),
     Script((Turn((ToolCall("0", "{}", name=HOSTED),), (), "never"),), "cancelled"),
+    Script((Turn((ToolCall("1", "x", name=NOTE), ToolCall("0", '{"input": "a\\\\n', name=NOTE), ToolCall("0", 'b"}'))),)),
+    Script((Turn((ToolCall("0", '{"inp', name=NOTE),)),)),
+    Script((Turn((ToolCall("0", '{"input": "12"}', name=DIGITS), ToolCall("1", '{"input": "no"}', name=DIGITS))),)),
+    Script((Turn((ToolCall("0", '{"commands": ["ls"]}', name=SHELL), ToolCall("1", "{", name=SHELL))),)),
+    Script((Turn((Phase("commentary"), Text("a"), Phase("final_answer"), Text("b"))),)),
     Script((Turn((Thought("one"), Text("two"))),), thought_as_summary=True),
     Script((), "failed", (Text("half"), ToolCall("0", '{"a', name="f"))),
 )  # fmt: skip

@@ -483,7 +483,6 @@ class Builder:
         kind = CALLS.get(type(item))
         empty = {kind.field: ""} if kind else {}
         draft = self._drafts[ToolCall, ""] = self._add(structs.replace(item, status="in_progress", **empty))
-        draft.reader = None  # the text is unwrapped
         if kind is not None:
             self._write_call(draft, getattr(item, kind.field))
         done = self._close(draft, "completed")
