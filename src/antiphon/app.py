@@ -136,7 +136,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         for source in sources:
             await source.start()
         world = World(store, _tools(settings), settings.limits, _new_id, _now)
-        engine = Engine(world, Catalog(sources), strict=settings.server.strict)
+        engine = Engine(world, Catalog(sources), prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
         gate = Gate(
             store,

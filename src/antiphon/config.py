@@ -139,6 +139,22 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
 ModelSettings: TypeAlias = ChatUpstream | LocalModel | ScriptedModel
 
 
+class TemplateMessage(Section, frozen=True, kw_only=True):
+    role: Literal["user", "assistant", "system", "developer"] = "user"
+    content: str
+
+
+class PromptTemplate(Section, frozen=True, kw_only=True):
+    """A prompt that requests use by `prompt: {id, version, variables}`. `{{name}}` in its texts is a variable."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    version: str = "1"
+    """A request that names none gets the last one of its id in the file."""
+    model: str = ""
+    instructions: str = ""
+    messages: tuple[TemplateMessage, ...] = ()
+
+
 class ScriptedToolSettings(Section, frozen=True, kw_only=True):
     enabled: bool = False
 
@@ -156,6 +172,7 @@ class Settings(Section, frozen=True, kw_only=True):
     models: tuple[ModelSettings, ...] = ()
     """Empty: the built-in demonstration model."""
     tools: Tools = Tools()
+    prompts: tuple[PromptTemplate, ...] = ()
 
 
 PREFIX = "ANTIPHON_"

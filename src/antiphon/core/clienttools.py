@@ -242,7 +242,7 @@ def call_arguments(item: ClientCall) -> str:
     """The inverse of lifting."""
     match item:
         case ShellCall() | LocalShellCall():
-            told: Any = {name: v for name, v in msgspec.to_builtins(item.action).items() if v is not None}
+            told: Any = {name: v for name, v in msgspec.to_builtins(item.action).items() if v not in (None, {})}
             told.pop("type", None)
         case ApplyPatchCall():
             told = {"operation": item.operation}

@@ -306,7 +306,8 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     if kind == "namespace":
         found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
     elif kind in {"function", "custom"}:
-        found = [offer for offer in (flat_name(namespace, str(name)),) if offer in box.offers]
+        named = box.offers.get(flat_name(namespace, str(name)))
+        found = [named.name] if named and (named.parameters is INPUT_PARAMETERS) is (kind == "custom") else []
     else:
         wanted = _COMPUTERS if kind == "computer_use" else {kind, name}
         found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]

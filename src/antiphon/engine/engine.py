@@ -1,12 +1,14 @@
 """Engine: prepares, starts and finds runs, and answers for what is stored. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import UNSET
 
 from antiphon import schemas
+from antiphon.config import PromptTemplate
 from antiphon.core import plan as planning
+from antiphon.core import templates
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.ports import ModelCard, Order, Page
 from antiphon.engine.catalog import Catalog
@@ -21,9 +23,12 @@ from antiphon.wire.tools import Grammar
 class Engine:
     """Every method takes the project: what belongs to another does not exist."""
 
-    def __init__(self, world: World, catalog: Catalog, *, strict: bool = False) -> None:
+    def __init__(
+        self, world: World, catalog: Catalog, *, prompts: Sequence[PromptTemplate] = (), strict: bool = False
+    ) -> None:
         """`strict`: what is else left out and named is refused."""
         self._world = world
+        self._prompts = prompts
         self._strict = strict
         self._catalog = catalog
         self._runs: dict[str, Run] = {}
@@ -45,6 +50,7 @@ class Engine:
         return run
 
     async def _prepare(self, project: str, request: CreateResponse) -> Plan:
+        request = templates.applied(request, self._prompts)
         planning.require_model(request)
         ids = planning.references(request)
         limits = self._world.limits

@@ -1,0 +1,138 @@
+"""Structured output: what is promised of an answer's text is checked here, whatever model wrote it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from antiphon.config import Settings
+from antiphon.core.deltas import Finish, Text, Thought, ToolCall
+from antiphon.stores.memory import MemoryStore
+from tests.rawclient import Played, create, events_of, final, serving, streaming
+
+STOP = Finish("stop")
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def json_schema(schema: Any = PERSON, **fields: Any) -> dict[str, Any]:
+    return {"format": {"type": "json_schema", "name": "person", "schema": schema, **fields}}
+
+
+@pytest.fixture
+def model() -> Played:
+    return Played()
+
+
+@pytest.fixture
+async def url(scripted: Settings, model: Played) -> AsyncIterator[str]:
+    async with serving(scripted, MemoryStore(scripted.storage, scripted.limits), model) as address:
+        yield address
+
+
+async def test_a_document_that_fits_completes_and_the_format_is_echoed(url: str, model: Played) -> None:
+    model.say(Thought("hm"), Text('{"name": "Ada",'), Text(' "age": 36}'), STOP)
+    answer = await create(url, model="played", text=json_schema(strict=True, description="Who?"))
+
+    assert answer.value["status"] == "completed"
+    assert answer.value["text"]["format"] == {
+        "type": "json_schema", "name": "person", "schema": PERSON, "strict": True, "description": "Who?"
+    }  # fmt: skip
+    assert model.prompts[0].format is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ('{"name": "Ada", "age": "old"}', "$.age"),
+        ('{"name": "Ada"}', "age"),
+        ('{"name": "Ada", "age": 1', "no JSON"),
+        ("Ada", "no JSON"),
+    ],
+)
+async def test_a_document_that_does_not_fit_a_strict_schema_fails_and_says_where(
+    url: str, model: Played, said: str, fault: str
+) -> None:
+    model.say(Text(said), STOP)
+    answer = await create(url, model="played", text=json_schema(strict=True))
+
+    assert answer.status == 502
+    assert "text.format" in answer.error["message"]
+    assert fault in answer.error["message"]
+
+
+async def test_a_stream_that_did_not_fit_ends_as_failed(url: str, model: Played) -> None:
+    model.say(Text("no"), Text(" JSON"), STOP)
+    async with streaming(url, model="played", text=json_schema(strict=True)) as stream:
+        frames = await (await stream.head()).frames()
+
+    assert events_of(frames)[-1]["type"] == "response.failed"
+    assert final(frames)["error"]["code"] == "server_error"
+
+
+async def test_a_schema_that_is_not_strict_is_a_hint(url: str, model: Played) -> None:
+    model.say(Text('{"name": 1}'), STOP)
+    answer = await create(url, model="played", text=json_schema())
+
+    assert (answer.value["status"], answer.value["text"]["format"]["strict"]) == ("completed", False)
+
+
+@pytest.mark.parametrize(("said", "status"), [('{"a": 1}', 200), ("[1]", 502), ("hello", 502)])
+async def test_a_json_object_is_held_to_be_one(url: str, model: Played, said: str, status: int) -> None:
+    model.say(Text(said), STOP)
+    answer = await create(url, model="played", text={"format": {"type": "json_object"}})
+
+    assert answer.status == status
+
+
+async def test_a_call_beside_a_format_is_no_document(url: str, model: Played) -> None:
+    model.say(ToolCall("0", "{}", name="f", call_id="c"), Finish("tool_calls"))
+    tool = {"type": "function", "name": "f"}
+    answer = await create(url, model="played", tools=[tool], text=json_schema(strict=True))
+
+    assert [item["type"] for item in answer.value["output"]] == ["function_call"]
+
+
+async def test_an_answer_that_was_cut_short_is_incomplete_and_not_judged(url: str, model: Played) -> None:
+    model.say(Text('{"name": "A'), Finish("length"))
+    answer = await create(url, model="played", text=json_schema(strict=True))
+
+    assert answer.value["status"] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "objekt"}, {"properties": {"a": {"minLength": -1}}}, {"pattern": "("}, {"$ref": "#/$defs/nowhere"}],
+)
+async def test_a_schema_that_is_none_is_refused_by_its_place(url: str, schema: Any) -> None:
+    answer = await create(url, model="played", text=json_schema(schema))
+
+    assert answer.refusal == (400, "invalid_json_schema", "text.format.schema")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"format": {"type": "json_schema", "schema": {}}}, "text.format.name"),
+        ({"format": {"type": "json_schema", "name": "a b", "schema": {}}}, "text.format.name"),
+        ({"format": {"type": "json_schema", "name": "a"}}, "text.format.schema"),
+        ({"format": {"type": "yaml"}}, "text.format.type"),
+        ({"verbosity": "loud"}, "text.verbosity"),
+    ],
+)
+async def test_a_wrong_format_is_named_by_its_path(url: str, fields: Any, param: str) -> None:
+    answer = await create(url, model="played", text=fields)
+
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+async def test_the_chat_style_of_a_format_is_the_same_wish(url: str, model: Played) -> None:
+    model.say(Text('{"name": "Ada", "age": 1}'), STOP)
+    wish = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    answer = await create(url, model="played", response_format=wish)
+
+    assert answer.value["text"]["format"]["schema"] == PERSON
