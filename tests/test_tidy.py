@@ -26,6 +26,7 @@ UNTYPED_OBJECTS = {
     "src/antiphon/core/prompt.py": "a function's parameters are JSON Schema",
     "src/antiphon/models/chat.py": "what an upstream sends is nobody's declared type",
     "src/antiphon/wire/codec.py": "raw JSON, before it is normalised and converted",
+    "src/antiphon/wire/tolerance.py": "raw JSON, before its types are checked",
     "src/antiphon/wire/tools.py": "a function's parameters are JSON Schema",
 }
 

@@ -70,10 +70,6 @@ class PartKind(NamedTuple):
     part_done: Callable[..., ev.Event]
 
 
-def _output_text(text: str) -> it.Part:
-    return it.OutputText(text=text)
-
-
 THOUGHT_AS_IS = PartKind(
     Reasoning,
     "content",
@@ -96,7 +92,7 @@ PARTS: dict[type, PartKind] = {
     Text: PartKind(
         Message,
         "content",
-        _output_text,
+        lambda text: it.OutputText(text=text),
         ev.ContentPartAdded,
         ev.OutputTextDelta,
         ev.OutputTextDone,

@@ -6,19 +6,42 @@ template says, and the template's messages come before the request's input.
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from msgspec import structs
 
-from antiphon.config import PromptTemplate
 from antiphon.errors import InvalidRequest, MissingParameter, NotFound
-from antiphon.wire.items import InputText, Message, OutputText
+from antiphon.wire.items import InputText, Message, OutputText, Role
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import PromptUse
+
+
+class TemplateMessage(Protocol):
+    @property
+    def role(self) -> Role: ...
+    @property
+    def content(self) -> str: ...
+
+
+class Template(Protocol):
+    """A prompt of the settings; empty texts stand for none."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def instructions(self) -> str: ...
+    @property
+    def messages(self) -> Sequence[TemplateMessage]: ...
+
 
 _VARIABLE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 
 
-def applied(request: CreateResponse, templates: Sequence[PromptTemplate]) -> CreateResponse:
+def applied(request: CreateResponse, templates: Sequence[Template]) -> CreateResponse:
     """The request with its `prompt` carried out. Raises NotFound, or InvalidRequest about its variables."""
     use = request.prompt
     if use is None:
@@ -26,7 +49,7 @@ def applied(request: CreateResponse, templates: Sequence[PromptTemplate]) -> Cre
     template = _find(use, templates)
     values = {name: value.text if isinstance(value, InputText) else value for name, value in _variables(use).items()}
     _check_variables(template, values)
-    messages = tuple(_message(role, _filled(text, values)) for role, text in _messages(template))
+    messages = tuple(_message(message.role, _filled(message.content, values)) for message in template.messages)
     return structs.replace(
         request,
         model=request.model or template.model or None,
@@ -36,7 +59,7 @@ def applied(request: CreateResponse, templates: Sequence[PromptTemplate]) -> Cre
     )
 
 
-def _find(use: PromptUse, templates: Sequence[PromptTemplate]) -> PromptTemplate:
+def _find(use: PromptUse, templates: Sequence[Template]) -> Template:
     """Without a version, the last one in the settings."""
     for template in reversed(templates):
         if template.id == use.id and use.version in (None, template.version):
@@ -49,12 +72,8 @@ def _variables(use: PromptUse) -> Mapping[str, str | InputText]:
     return use.variables or {}
 
 
-def _messages(template: PromptTemplate) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in template.messages]
-
-
-def _check_variables(template: PromptTemplate, values: Mapping[str, str]) -> None:
-    texts = [template.instructions, *(text for _, text in _messages(template))]
+def _check_variables(template: Template, values: Mapping[str, str]) -> None:
+    texts = [template.instructions, *(message.content for message in template.messages)]
     wanted = dict.fromkeys(name for text in texts for name in _VARIABLE.findall(text))
     for name in wanted:
         if name not in values:
@@ -70,6 +89,6 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda match: values[match[1]], text)
 
 
-def _message(role: str, text: str) -> Message:
+def _message(role: Role, text: str) -> Message:
     part = OutputText(text=text) if role == "assistant" else InputText(text=text)
-    return Message(role=role, content=(part,), status="completed")  # type: ignore[arg-type] # the settings' type
+    return Message(role=role, content=(part,), status="completed")

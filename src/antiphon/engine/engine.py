@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from msgspec import UNSET
 
 from antiphon import schemas
-from antiphon.config import PromptTemplate
 from antiphon.core import plan as planning
 from antiphon.core import templates
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.ports import ModelCard, Order, Page
+from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.run import Checks, Run, World
 from antiphon.errors import InvalidRequest, NotFound, PreviousResponseNotFound, TooManyRequests, Unavailable
@@ -24,7 +24,7 @@ class Engine:
     """Every method takes the project: what belongs to another does not exist."""
 
     def __init__(
-        self, world: World, catalog: Catalog, *, prompts: Sequence[PromptTemplate] = (), strict: bool = False
+        self, world: World, catalog: Catalog, *, prompts: Sequence[Template] = (), strict: bool = False
     ) -> None:
         """`strict`: what is else left out and named is refused."""
         self._world = world
