@@ -6,6 +6,7 @@ FunctionCallOutput; what a model is told of an asynchronous call stands here too
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeGuard, get_args
 
 from msgspec import UNSET, json, structs
 
@@ -32,15 +33,26 @@ from antiphon.wire.items import (
     OutputText,
     Reasoning,
     ToolOutput,
-    ToolSearchCall,
-    ToolSearchOutput,
 )
 
 PENDING = "The call runs on. Its result will come later; go on without it."
 
 
+_MAY_BE_ASYNC: tuple[type[Item], ...] = (FunctionCall, CustomToolCall)
+_CALLS, _OUTPUTS = frozenset(get_args(ClientCall)), frozenset(get_args(ClientOutput))
+"""A look into a set is many times quicker than isinstance of a union, and histories are long."""
+
+
+def is_call(item: Item) -> TypeGuard[ClientCall]:
+    return type(item) in _CALLS
+
+
+def is_output(item: Item) -> TypeGuard[ClientOutput]:
+    return type(item) in _OUTPUTS
+
+
 def is_async(call: Item) -> bool:
-    return isinstance(call, FunctionCall | CustomToolCall) and call.async_ is True
+    return type(call) in _MAY_BE_ASYNC and call.async_ is True  # type: ignore[union-attr] # so says the set
 
 
 # -- pairs
@@ -111,27 +123,25 @@ class _Waiting:
 
 def lowered(items: Sequence[Item], runners: Mapping[str, Tool]) -> Iterator[PromptItem]:
     """The items a model is told of: what was cut short before it said anything is left out."""
-    later = _late_outputs(items)
+    late = _late_outputs(items) if any(map(is_async, items)) else {}
     for place, item in enumerate(items):
-        match item:
-            case Message():
-                if item.content:
-                    yield item
-            case Reasoning():
+        if type(item) is Message:
+            if item.content:
                 yield item
-            case ToolSearchCall(call_id=None) | ToolSearchOutput(call_id=None) | AdditionalTools():
-                continue  # a server searched; the tools that it found are offered
-            case _ if isinstance(item, ClientCall):
-                if item.status != "incomplete":
-                    yield _call(item)
-                    if is_async(item):
-                        yield FunctionCallOutput(call_id=_call_id(item), output=PENDING, status="completed")
-            case _ if isinstance(item, ClientOutput):
-                yield later[place] if place in later else _output(item)
-            case _:
-                assert isinstance(item, HostedCall)
-                if item.status != "incomplete":
-                    yield from _replayed(item, runners)
+        elif type(item) is Reasoning:
+            yield item
+        elif is_call(item):
+            if item.status != "incomplete" and item.call_id is not None:  # without one, a server searched for tools
+                yield _call(item)
+                if is_async(item):
+                    yield FunctionCallOutput(call_id=item.call_id, output=PENDING, status="completed")
+        elif is_output(item):
+            if item.call_id is not None:
+                yield late[place] if place in late else _output(item)
+        elif not isinstance(item, AdditionalTools):
+            assert isinstance(item, HostedCall)
+            if item.status != "incomplete":
+                yield from _replayed(item, runners)
 
 
 def _late_outputs(items: Sequence[Item]) -> dict[int, Message]:
@@ -139,9 +149,9 @@ def _late_outputs(items: Sequence[Item]) -> dict[int, Message]:
     calls: dict[str, ClientCall] = {}
     late: dict[int, Message] = {}
     for place, item in enumerate(items):
-        if isinstance(item, ClientCall) and is_async(item):
+        if is_call(item) and is_async(item):
             calls[_call_id(item)] = item
-        elif isinstance(item, ClientOutput) and (call := calls.pop(str(item.call_id), None)):
+        elif is_output(item) and (call := calls.pop(str(item.call_id), None)):
             told = _call(call)
             text = f"The result of the earlier call {told.call_id} of {told.name}:"
             output = _output(item).output

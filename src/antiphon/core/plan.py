@@ -205,7 +205,7 @@ def _declared(tools: Sequence[Declaration], items: Iterable[Item]) -> Iterator[D
     for index, tool in enumerate(tools):
         yield Declared(tool, f"tools[{index}]")
     for index, item in enumerate(items):
-        if isinstance(item, AdditionalTools | ToolSearchOutput):
+        if type(item) is AdditionalTools or type(item) is ToolSearchOutput:
             place = f"input[{index}].tools"
             for number, tool in enumerate(codec.decode_tools(item.tools, place)):
                 yield Declared(tool, f"{place}[{number}]", is_found=True)

@@ -6,6 +6,7 @@ codes of the API's own errors (faults.py).
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar, get_args
 
@@ -98,18 +99,26 @@ def _check_metadata(metadata: dict[str, str]) -> None:
 def _unknown(raw: Any, known: Any, path: str) -> Iterator[str]:
     """Paths of fields that no type declares. A near miss of a declared one is an error: it was surely meant."""
     if isinstance(known, Struct):
-        config = known.__struct_config__
-        names = dict(zip(known.__struct_encode_fields__, known.__struct_fields__, strict=True))
+        names, tag = _field_names(type(known))
         for name, value in raw.items():
             if name in names:
                 if type(value) is dict or type(value) is list:
                     yield from _unknown(value, getattr(known, names[name]), f"{path}{name}.")
-            elif name != config.tag_field:
+            elif name != tag:
                 _refuse_near_miss(name, names, path)
                 yield path + name
-    elif isinstance(known, tuple):
-        for index, (element, value) in enumerate(zip(raw, known, strict=True)):
-            yield from _unknown(element, value, f"{path[:-1]}[{index}].")
+    elif type(known) is tuple:
+        for index, element in enumerate(raw):
+            if type(element) is dict or type(element) is list:
+                yield from _unknown(element, known[index], f"{path[:-1]}[{index}].")
+
+
+@cache
+def _field_names(kind: type[Struct]) -> tuple[dict[str, str], str | None]:
+    """A type's fields, by their names on the wire; and the name of the field that tells it from others."""
+    return dict(
+        zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
+    ), kind.__struct_config__.tag_field
 
 
 def _refuse_near_miss(name: str, names: dict[str, str], path: str) -> None:
