@@ -23,7 +23,15 @@ from antiphon.wire.items import (
     ToolSearchOutput,
 )
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import Format, JsonSchemaFormat, ReasoningConfig, Response, TextConfig, TextFormat
+from antiphon.wire.response import (
+    Format,
+    JsonSchemaFormat,
+    PromptCacheOptions,
+    ReasoningConfig,
+    Response,
+    TextConfig,
+    TextFormat,
+)
 from antiphon.wire.tools import FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
@@ -149,7 +157,7 @@ def references(request: CreateResponse) -> list[str]:
 
 
 def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -> Response:
-    context = request.reasoning.context
+    context, cache = request.reasoning.context, request.prompt_cache_options
     return Response(
         id=response_id,
         created_at=now,
@@ -164,7 +172,7 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
         previous_response_id=request.previous_response_id,
         prompt=request.prompt,
         prompt_cache_key=request.prompt_cache_key,
-        prompt_cache_options=request.prompt_cache_options or UNSET,
+        prompt_cache_options=UNSET if cache is None else PromptCacheOptions(mode=cache.mode, ttl=cache.ttl),
         prompt_cache_retention=request.prompt_cache_retention,
         reasoning=ReasoningConfig(
             effort=request.reasoning.effort,

@@ -49,9 +49,10 @@ def fault(text: str, within: str = "") -> ApiError:
     match = _AT.match(text)
     assert match is not None
     what, path = match["what"], within + (match["path"] or "")
-    if path.endswith("[...]"):
+    if path.endswith("[...]"):  # a value of an object whose names are the client's own
         path = path.removesuffix("[...]")
-        return InvalidType(f"Invalid type for '{path}': every value must be a string.", param=path)
+        if match := _TYPE.match(what):
+            return InvalidType(f"Invalid type for '{path}': every value must be {_expected(match)}.", param=path)
     for reads in (_missing, _type, _choice, _bound, _length):
         error = reads(what, path)
         if error is not None:
@@ -73,10 +74,12 @@ def _type(what: str, path: str) -> ApiError | None:
         return None
     if match[1] == "null":
         return _unsupported(path)
-    words = [_WORDS.get(word, word) for word in match[1].split(" | ") if word != "null"]
-    expected = _EXPECTED.get(path, " or ".join(words))
-    got = _WORDS.get(match[2], match[2])
+    expected, got = _EXPECTED.get(path, _expected(match)), _WORDS.get(match[2], match[2])
     return InvalidType(f"Invalid type for '{path}': expected {expected}, but got {got} instead.", param=path)
+
+
+def _expected(match: re.Match[str]) -> str:
+    return " or ".join(_WORDS.get(word, word) for word in match[1].split(" | ") if word != "null")
 
 
 def _choice(what: str, path: str) -> ApiError | None:

@@ -10,7 +10,6 @@ from msgspec import Meta, Struct
 from antiphon.wire.items import InputItem
 from antiphon.wire.response import (
     Format,
-    PromptCacheOptions,
     PromptUse,
     ReasoningContext,
     ReasoningEffort,
@@ -53,6 +52,15 @@ class StreamOptions(Struct, frozen=True, kw_only=True):
     include_obfuscation: bool = False
 
 
+class PromptCacheWish(Struct, frozen=True, kw_only=True):
+    """Hints to caches, which change no answer; those that would (`prewarm` gives none) are refused."""
+
+    mode: Literal["implicit", "explicit"] = "implicit"
+    ttl: Literal["30m", "12h"] = "30m"
+    prewarm: Literal[False] | None = None
+    comparison_response_id: None = None
+
+
 class CreateResponse(Struct, frozen=True, kw_only=True):
     """What a request asks for. None means: not given."""
 
@@ -85,7 +93,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     text: TextOptions = TextOptions()
     user: str | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_options: PromptCacheOptions | None = None
+    prompt_cache_options: PromptCacheWish | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     service_tier: ServiceTier | None = None
