@@ -23,12 +23,13 @@ from msgspec.structs import replace
 
 from antiphon import stores
 from antiphon.config import Limits, Storage
-from antiphon.core.ports import ApiKey, Order, Store
+from antiphon.core.ports import ApiKey, Order, ResponsePage, ResponseQuery, Store
 from antiphon.errors import NotFound, SettingsError, StorageError
-from antiphon.stores import sql
+from antiphon.stores import sql, sqlite_listing
 from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
 from antiphon.stores.sqlite_file import JOURNAL_BYTES_KEPT, _use_journal
+from antiphon.stores.sqlite_listing import Bounds, Search, Source, step
 from antiphon.stores.sqlite_writer import _checkpoint
 from antiphon.wire.items import (
     FunctionCall,
@@ -67,6 +68,14 @@ def open_shared_memory(_: Path) -> SqliteStore:
 
 def open_memory(_: Path) -> MemoryStore:
     return MemoryStore(Storage(), Limits())
+
+
+def open_file_of(folder: Path, limits: Limits) -> SqliteStore:
+    return SqliteStore(Storage(database=str(folder / "store.db")), limits)
+
+
+def open_memory_of(_: Path, limits: Limits) -> MemoryStore:
+    return MemoryStore(Storage(), limits)
 
 
 STORES: dict[str, Callable[[Path], Store]] = {
@@ -440,6 +449,164 @@ async def test_of_items_with_one_id_the_newest_is_found(store: Store) -> None:
     assert await store.items("p", ["in_1"]) == {"in_1": said("in_1", "old")}
 
 
+# -- every store: stored responses, listed
+
+
+async def dated(store: Store, name: str, created_at: int, project: str = "p", **fields: Any) -> None:
+    await store.save(project, replace(made(name), created_at=created_at, **fields), (said(f"in_{name}"),), ())
+
+
+def query(order: Order = "asc", limit: int = 100, after: str | None = None, **fields: Any) -> ResponseQuery:
+    return ResponseQuery(order=order, limit=limit, after=after and f"resp_{after}", **fields)
+
+
+async def found(store: Store, asked: ResponseQuery) -> list[str]:
+    page = await store.responses("p", asked)
+    return [response.id.removeprefix("resp_") for response in page.responses]
+
+
+async def paged(store: Store, asked: ResponseQuery, pages_max: int = 100) -> list[str]:
+    """All pages, one after the other; each promises that there are more exactly when there are."""
+    seen: list[str] = []
+    for _ in range(pages_max):
+        page = await store.responses("p", asked)
+        assert len(page.responses) <= asked.limit
+        seen += [response.id.removeprefix("resp_") for response in page.responses]
+        if not page.has_more:
+            return seen
+        assert page.responses
+        asked = replace(asked, after=page.responses[-1].id)
+    raise AssertionError("the pages have no end")
+
+
+async def test_a_list_gives_whole_responses_newest_first(store: Store) -> None:
+    await store.save("p", FULL, (said("in_1"),), ())
+    second = await turn(store, "second", after="full", metadata={"k": "v"})
+
+    page = await store.responses("p", query("desc"))
+    assert page.responses == (second, FULL)
+    assert not page.has_more
+
+
+async def test_a_list_of_nothing_is_empty(store: Store) -> None:
+    assert await store.responses("p", query()) == ResponsePage(responses=(), has_more=False)
+
+
+async def test_a_list_holds_what_its_project_stored_and_did_not_delete(store: Store) -> None:
+    for name in "abc":
+        await dated(store, name, 1, metadata={"k": "v"}, status="failed")
+    await dated(store, "theirs", 1, project="other", metadata={"k": "v"}, status="failed")
+    await turn(store, "child", after="b")
+    await erased(store, "b", "c")  # b stays as its child's parent
+
+    everything: list[dict[str, Any]] = [{}, {"metadata": (("k", "v"),)}, {"status": "failed"}, {"model": "m"}]
+    lists = [await found(store, query(**fields)) for fields in everything]
+    assert lists == [["a", "child"], ["a"], ["a"], ["a", "child"]]
+
+
+FILTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "none": ({}, "abcdef"),
+    "model": ({"model": "m2"}, "bcf"),
+    "completed": ({"status": "completed"}, "abde"),
+    "another status": ({"status": "failed"}, "c"),
+    "unknown model": ({"model": "M2"}, ""),
+    "metadata": ({"metadata": (("k", "1"),)}, "abcf"),
+    "metadata, empty value": ({"metadata": (("k", ""),)}, "d"),
+    "metadata, another key": ({"metadata": (("l", "1"),)}, ""),
+    "metadata twice": ({"metadata": (("k", "1"), ("l", "2"))}, "acf"),
+    "metadata, model and status": ({"metadata": (("l", "2"),), "model": "m2", "status": "incomplete"}, "f"),
+    "metadata and completed": ({"metadata": (("k", "1"),), "status": "completed"}, "ab"),
+    "model and status": ({"model": "m2", "status": "completed"}, "b"),
+    "created after, inclusive": ({"created_after": 20}, "cdef"),
+    "created before, exclusive": ({"created_before": 20}, "ab"),
+    "created between": ({"created_after": 20, "created_before": 30}, "cde"),
+    "created never": ({"created_after": 30, "created_before": 20}, ""),
+    "everything": (
+        {"metadata": (("k", "1"),), "model": "m2", "status": "failed", "created_after": 20, "created_before": 21},
+        "c",
+    ),
+}
+
+
+async def various(store: Store) -> None:
+    await dated(store, "a", 10, metadata={"k": "1", "l": "2"})
+    await dated(store, "c", 20, metadata={"k": "1", "l": "2"}, model="m2", status="failed")
+    await dated(store, "f", 30, metadata={"k": "1", "l": "2"}, model="m2", status="incomplete")
+    await dated(store, "d", 20, metadata={"k": ""}, status="completed")
+    await dated(store, "b", 10, metadata={"k": "1"}, model="m2")
+    await dated(store, "e", 20, metadata={"k": "10"})
+
+
+@pytest.mark.parametrize("name", FILTERS)
+async def test_a_list_holds_what_matches_all_filters(store: Store, name: str) -> None:
+    await various(store)
+    fields, expected = FILTERS[name]
+
+    assert "".join(await found(store, query("asc", **fields))) == expected
+    assert "".join(await found(store, query("desc", **fields))) == expected[::-1]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("name", FILTERS)
+async def test_pages_of_one_response_follow_each_other(store: Store, order: Order, name: str) -> None:
+    await various(store)
+    fields, expected = FILTERS[name]
+
+    assert "".join(await paged(store, query(order, 1, **fields))) == (expected if order == "asc" else expected[::-1])
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 7, 50, 100])
+async def test_many_of_one_second_are_each_listed_once(store: Store, order: Order, limit: int) -> None:
+    names = [f"{number:03}" for number in range(100)]
+    for name in names:
+        await dated(store, name, 7, model="even" if int(name) % 2 == 0 else "odd")
+
+    assert await paged(store, query(order, limit)) == (names if order == "asc" else names[::-1])
+    assert sorted(await paged(store, query(order, limit, model="odd"))) == names[1::2]
+
+
+async def test_a_response_that_was_saved_late_is_listed_where_it_was_created(store: Store) -> None:
+    for name, created_at in (("a", 1), ("c", 3), ("b", 2)):
+        await dated(store, name, created_at)
+    assert await found(store, query()) == ["a", "b", "c"]
+
+
+async def test_a_page_begins_behind_any_response_also_one_that_does_not_match(store: Store) -> None:
+    await various(store)
+    assert await found(store, query(after="d", model="m2")) == ["f"]
+    assert await found(store, query("desc", after="d", metadata=(("k", "1"),))) == ["c", "b", "a"]
+    assert await found(store, query("desc", after="f", created_before=20)) == ["b", "a"]
+    assert await found(store, query("asc", after="a", created_after=20)) == ["c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("after", ["x", "erased", "kept", "theirs"])
+async def test_a_list_after_a_response_that_is_not_there_is_not_found(store: Store, after: str) -> None:
+    await turn(store, "erased")
+    await turn(store, "kept")
+    await turn(store, "child", after="kept")
+    await turn(store, "theirs", project="other")
+    await erased(store, "erased", "kept")
+    with pytest.raises(NotFound, match=f"resp_{after}") as refused:
+        await store.responses("p", query(after=after))
+    assert refused.value.param == "after"
+
+
+@pytest.mark.parametrize("open_store", [open_memory_of, open_file_of], ids=["memory", "sqlite"])
+async def test_a_page_of_large_responses_ends_early_and_the_next_goes_on(
+    open_store: Callable[[Path, Limits], Store], tmp_path: Path
+) -> None:
+    store = open_store(tmp_path, Limits(page_chars_max=300_000))
+    sizes = {"a": 120_000, "b": 120_000, "c": 120_000, "d": 1_000_000, "e": 10, "f": 10}
+    for name, size in sizes.items():
+        await store.save("p", made(name, None, answer(f"out_{name}", "x" * size)), (), ())
+
+    pages = [await found(store, query(after=after)) for after in (None, "b", "c", "d")]
+    assert pages == [["a", "b"], ["c"], ["d"], ["e", "f"]]
+    assert await paged(store, query("desc")) == ["f", "e", "d", "c", "b", "a"]
+    await store.close()
+
+
 # -- every store: keys, and the rest
 
 
@@ -577,6 +744,13 @@ class Twins(RuleBasedStateMachine):
         item_id = None if after is None else self.item_ids[after % len(self.item_ids)]
         self.both(lambda store: store.input_items(project, response_id, limit=limit, order=order, after=item_id))
 
+    @rule(project=PROJECTS, order=st.sampled_from(["asc", "desc"]), limit=st.integers(1, 4), after=st.none() | PICK)
+    def list_all(self, project: str, order: Order, limit: int, after: int | None) -> None:
+        cursor = None if after is None or not self.known else self.known[after % len(self.known)][1]
+        for labels in ((), (("k", "v"),)):
+            asked = ResponseQuery(limit=limit, order=order, after=cursor, metadata=labels)
+            self.both(lambda store, asked=asked: store.responses(project, asked))  # type: ignore[misc]
+
     @rule(project=PROJECTS)
     def look_up(self, project: str) -> None:
         self.both(lambda store: store.items(project, self.item_ids))
@@ -670,6 +844,86 @@ async def test_a_long_read_is_done_in_the_thread(sqlite: SqliteStore) -> None:
     await sqlite.save("p", made("b", "a"), (said("in_b", "x" * 1_000_000),), ())
     await context(sqlite, "b")
     assert len(threads("read")) == 1
+
+
+async def test_a_short_list_needs_no_thread_and_a_long_one_is_read_in_it(sqlite: SqliteStore) -> None:
+    await turn(sqlite, "a")
+    await found(sqlite, query())
+    assert threads("read") == []
+    await sqlite.save("p", made("b", None, answer("out_b", "x" * 1_000_000)), (), ())
+    assert await found(sqlite, query()) == ["a", "b"]
+    assert len(threads("read")) == 1
+
+
+async def test_a_list_of_what_hardly_exists_is_walked_in_steps_off_the_loop(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.LISTING_HERE", Bounds(entries_max=3, bytes_max=INLINE_BYTES_MAX))
+    monkeypatch.setattr("antiphon.stores.sqlite.LISTING_AWAY", Bounds(entries_max=2, bytes_max=UNBOUNDED))
+    sides = {number: "even" if number % 2 == 0 else "odd" for number in range(20)}
+    for number, side in sides.items():
+        await dated(sqlite, str(number), number, metadata={"side": side, "rare": str(number in (3, 4, 17))})
+
+    assert await found(sqlite, query(metadata=(("rare", "True"), ("side", "odd")))) == ["3", "17"]
+    assert await found(sqlite, query("desc", metadata=(("rare", "False"), ("side", "odd")), limit=2)) == ["19", "15"]
+    assert len(threads("read")) == 1
+    both = query(metadata=(("side", "odd"), ("side", "even")))
+    steps = await steps_of(sqlite, both)
+    assert steps == 1 + 4  # three entries on the loop; two, two, two and the last in the thread
+    assert await paged(sqlite, query(limit=1, metadata=(("side", "odd"),))) == [str(n) for n in range(1, 20, 2)]
+
+
+async def steps_of(store: SqliteStore, asked: ResponseQuery) -> int:
+    begun = 0
+
+    def count(statement: str) -> None:
+        nonlocal begun
+        begun += statement == "BEGIN"
+
+    for connection in (store._near, store._far.connection):
+        connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: count(event["sql"]))
+    assert await found(store, asked) == []
+    for connection in (store._near, store._far.connection):
+        connection.trace_v2(0, None)
+    return begun
+
+
+async def test_a_list_between_two_steps_holds_on_to_no_number_of_a_response(sqlite: SqliteStore) -> None:
+    for name in "abc":
+        await dated(sqlite, name, 1)
+    asked = Search(project="p", query=query(), page_chars_max=UNBOUNDED)
+    begun = step(asked, Bounds(2, UNBOUNDED), sqlite._near)
+    await erased(sqlite, "c", "b")
+    await dated(sqlite, "theirs", 1, project="other")  # under the number that b had
+    await dated(sqlite, "d", 1)
+
+    assert [response.id for response in begun.found] == ["resp_a", "resp_b"]
+    assert [response.id for response in step(begun, Bounds(2, UNBOUNDED), sqlite._near).found][2:] == ["resp_d"]
+
+
+async def test_the_rarest_filter_leads(sqlite: SqliteStore) -> None:
+    for number in range(30):
+        status: Any = "failed" if number % 3 == 0 else "completed"
+        labels = {"all": "1", "ten": str(number % 3), "one": str(number)}
+        await dated(sqlite, str(number), number, status=status, metadata=labels, model=f"m{number % 6}")
+
+    leading: dict[Any, str] = {
+        (("all", "1"), ("one", "7")): "one",
+        (("one", "7"), ("all", "1")): "one",
+        (("all", "1"), ("ten", "1")): "ten",
+    }
+    for pairs, key_ in leading.items():
+        assert (await lead(sqlite, query(metadata=pairs))).values[0] == key_
+    assert (await lead(sqlite, query(status="failed", metadata=(("all", "1"),)))).values == ("failed",)
+    assert (await lead(sqlite, query(status="failed", model="m3"))).values == ("m3",)
+    assert (await lead(sqlite, query(status="failed", metadata=(("one", "3"),)))).values == ("one", "3")
+
+
+async def lead(store: SqliteStore, asked: ResponseQuery) -> Source:
+    search = Search(project="p", query=asked, page_chars_max=UNBOUNDED)
+    source = step(search, Bounds(100, UNBOUNDED), store._near).source
+    assert source is not None
+    return source
 
 
 async def test_a_save_that_waits_for_the_disk_is_made_in_the_thread(tmp_path: Path) -> None:
@@ -911,7 +1165,7 @@ OTHER = """
 import asyncio, sys
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey
-from antiphon.stores.sqlite import SqliteStore
+from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
 from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response
 
@@ -1150,7 +1404,7 @@ def newer(path: Path) -> None:
         (text, "not an SQLite database"),
         (foreign, "another program"),
         (foreign_and_empty, "another program"),
-        (newer, "version 999, and this antiphon knows versions up to 1"),
+        (newer, "version 999, and this antiphon knows versions up to 2"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_left_as_it_was(
@@ -1267,15 +1521,17 @@ def named_queries() -> dict[str, str]:
 
 
 PAGED = {"FIND_PLACE", "READ_PAGE"}
-LISTINGS = {
-    "by time": """SELECT id, body FROM responses WHERE project = ? AND deleted = 0 AND (created_at, n) < (?, ?)
-        ORDER BY created_at DESC, n DESC LIMIT ?""",
-    "by status": """SELECT n FROM responses WHERE project = ? AND deleted = 0 AND status = ?
-        ORDER BY created_at DESC, n DESC LIMIT ?""",
-    "by metadata": """SELECT r.id, r.body FROM metadata m CROSS JOIN responses r
-        WHERE m.project = ? AND m.key = ? AND m.value = ? AND (m.created_at, m.response) < (?, ?) AND r.n = m.response
-        ORDER BY m.created_at DESC, m.response DESC LIMIT ?""",
-}
+LISTINGS: list[dict[str, Any]] = [
+    {},
+    {"model": "m"},
+    {"status": "failed"},
+    {"status": "completed"},
+    {"model": "m", "status": "failed"},
+    {"metadata": (("k", "v"),)},
+    {"metadata": (("k", "v"), ("l", "w")), "model": "m", "status": "failed"},
+]
+BOTH_ENDS = re.compile(r"created_at(,response\))?>.* AND \(?created_at(,response\))?<")
+NO_LOOK = re.compile(r"\bSCAN (responses|metadata|r|m)\b|TEMP B-TREE|(SEARCH (responses|r) (?!.*COVERING))")
 
 
 def plan(connection: apsw.Connection, query: str) -> list[str]:
@@ -1291,10 +1547,18 @@ async def test_no_query_reads_a_whole_table(sqlite: SqliteStore, name: str) -> N
     assert [step for step in steps if re.search(r"SCAN (responses|items|metadata|api_keys|r|i|m|child)\b", step)] == []
 
 
-@pytest.mark.parametrize("name", LISTINGS)
-async def test_lists_newest_first_need_no_sorting(sqlite: SqliteStore, name: str) -> None:
-    steps = plan(sqlite._writer._lane.connection, LISTINGS[name])
-    assert [step for step in steps if "SCAN" in step or "TEMP B-TREE" in step] == []
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("fields", LISTINGS, ids=str)
+async def test_lists_read_indexes_alone_from_where_they_begin_and_sort_nothing(
+    sqlite: SqliteStore, order: Order, fields: dict[str, Any]
+) -> None:
+    asked = query(order, **fields)
+    for source in sqlite_listing.possible(asked):
+        matching, _ = sqlite_listing.matching("p", asked, source)
+        queries = [matching, sqlite_listing.count_of(order, source), sqlite_listing.last_walked(order, source)]
+        for steps in (plan(sqlite._near, one) for one in queries):
+            assert [one for one in steps if NO_LOOK.search(one)] == []
+            assert any(BOTH_ENDS.search(one) for one in steps)
 
 
 def test_the_check_of_plans_can_fail() -> None:
@@ -1302,3 +1566,8 @@ def test_the_check_of_plans_can_fail() -> None:
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute("CREATE TABLE items (x)")
         assert plan(connection, "SELECT x FROM items") == ["SCAN items"]
+        connection.execute("CREATE TABLE responses (x, created_at, y); CREATE INDEX by_x ON responses (x, created_at)")
+        for query in ("x = ?", "x = ? ORDER BY y", "created_at > ?"):
+            (first, *others) = plan(connection, f"SELECT y FROM responses WHERE {query}")  # noqa: S608
+            assert any(NO_LOOK.search(one) for one in (first, *others))
+            assert not BOTH_ENDS.search(first)

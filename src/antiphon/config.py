@@ -87,6 +87,9 @@ class Limits(Section, frozen=True, kw_only=True):
     """Silence after which a stream gets a comment; proxies commonly cut at 30 to 60 s."""
     shutdown_grace_s: Seconds = 10.0
     """How long running responses may finish when the server is asked to stop."""
+    page_chars_max: Positive = 8 * 1024 * 1024
+    """Text in one page of a list of responses, which ends early rather than grow beyond it: a hundred large ones are
+    gigabytes."""
     store_queue_max: Positive = 10_000
     """Saves waiting for the writer."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
@@ -22,6 +22,8 @@ from antiphon.wire import codec
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 HEADER_CHARS_MAX = 1_000
+
+D = TypeVar("D")
 
 
 class ClientLeft(Exception):
@@ -119,14 +121,14 @@ class Query:
     """Query parameters. A list is sent as `name=a&name=b` or `name[]=a&name[]=b`."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        self._pairs = pairs
+        self.pairs = pairs
 
     def every(self, name: str) -> list[str]:
-        return [value for key, value in self._pairs if key in {name, f"{name}[]"}]
+        return [value for key, value in self.pairs if key in {name, f"{name}[]"}]
 
     def one(self, name: str) -> str | None:
         """The last value given; an empty one counts as absent."""
-        return next((value for key, value in reversed(self._pairs) if key == name and value), None)
+        return next((value for key, value in reversed(self.pairs) if key == name and value), None)
 
     def refuse(self, name: str, *defaults: str) -> None:
         """A parameter of the reference that this server does not serve yet."""
@@ -136,7 +138,7 @@ class Query:
                 f"Unsupported parameter: '{name}' is not supported by this server yet.", param=name
             )
 
-    def integer(self, name: str, default: int, least: int, most: int) -> int:
+    def integer(self, name: str, default: D, least: int, most: int) -> int | D:
         text = self.one(name)
         if text is None:
             return default
@@ -154,12 +156,25 @@ class Query:
             )
         return value
 
-    def choice(self, name: str, default: str, supported: frozenset[str]) -> str:
-        value = self.one(name) or default
+    def choice(self, name: str, default: D, supported: frozenset[str]) -> str | D:
+        value = self.one(name)
+        if value is None:
+            return default
         if value not in supported:
             known = ", ".join(f"'{one}'" for one in sorted(supported))
             raise InvalidValue(f"Invalid value: '{value[:64]}'. Supported values are: {known}.", param=name)
         return value
+
+
+class Parameter(Struct, frozen=True, kw_only=True):
+    """One query parameter, as /openapi.json describes it."""
+
+    name: str
+    description: str
+    schema: Mapping[str, object]
+    """JSON Schema of its value."""
+    style: Literal["form", "deepObject"] = "form"
+    """deepObject: `name[key]=value`."""
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -172,5 +187,6 @@ class Served(Struct, frozen=True, kw_only=True):
     takes: Any = None
     gives: Any = None
     streams: bool = False
-    query: tuple[str, ...] = ()
+    query: Sequence[str | Parameter] = ()
+    """A bare name: any text."""
     needs_key: bool = True

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from antiphon import __version__
-from antiphon.api.http import Call, Served, send_value
+from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
 from antiphon.wire.events import HostedStatus, TaggedEvent
@@ -110,7 +110,7 @@ def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)", one.path)
-    ] + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in one.query]
+    ] + [_query_parameter(parameter) for parameter in one.query]
     if parameters:
         operation["parameters"] = parameters
     if one.takes is not None:
@@ -121,6 +121,12 @@ def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     if one.needs_key:
         operation["security"] = [{"key": []}, {}]
     return operation
+
+
+def _query_parameter(one: str | Parameter) -> dict[str, Any]:
+    if isinstance(one, str):
+        return {"name": one, "in": "query", "schema": {"type": "string"}}
+    return {"in": "query", "explode": True, **msgspec.to_builtins(one)}
 
 
 def _describe_input(components: dict[str, Any]) -> None:

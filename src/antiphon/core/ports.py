@@ -8,7 +8,7 @@ from msgspec import Struct
 from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
-from antiphon.wire.response import Response
+from antiphon.wire.response import Response, ResponseStatus
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
@@ -100,6 +100,28 @@ class Page(Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
+class ResponseQuery(Struct, frozen=True, kw_only=True):
+    """Which stored responses, and which page of them. What is None is not asked for; times are in Unix seconds."""
+
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Keys and values, all of which must match."""
+    model: str | None = None
+    status: ResponseStatus | None = None
+    created_after: int | None = None
+    """Inclusive, while `created_before` is not: so periods that follow each other share no response and miss none."""
+    created_before: int | None = None
+    limit: int
+    order: Order
+    """By time of creation; of one second, by when they were saved."""
+    after: str | None = None
+    """The id of a response, whether it matches or not: the page begins behind its place."""
+
+
+class ResponsePage(Struct, frozen=True, kw_only=True):
+    responses: tuple[Response, ...]
+    has_more: bool
+
+
 class ApiKey(Struct, frozen=True, kw_only=True):
     """A key as it is stored: its secret only as a keyed hash. `created_at` is in Unix seconds."""
 
@@ -129,6 +151,11 @@ class Store(Protocol):
 
     async def delete(self, project: str, response_id: str) -> bool:
         """False when unknown or already deleted. The items stay while a descendant lives, and go with the last."""
+        ...
+
+    async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
+        """A page of those that match. It ends before `query.limit` where the next one would make it larger than
+        `limits.page_chars_max`, though never with none. An unknown or deleted `query.after` raises NotFound."""
         ...
 
     async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:

@@ -9,7 +9,7 @@ from antiphon import schemas
 from antiphon.core import plan as planning
 from antiphon.core import templates
 from antiphon.core.plan import Bounds, Plan
-from antiphon.core.ports import ModelCard, Order, Page
+from antiphon.core.ports import ModelCard, Order, Page, ResponsePage, ResponseQuery
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.run import Checks, Run, World
@@ -100,6 +100,10 @@ class Engine:
         if response is None:
             raise _not_found(response_id)
         return response
+
+    async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
+        """Stored ones: what is being made right now is in no list before it has ended."""
+        return await self._world.store.responses(project, query)
 
     async def delete(self, project: str, response_id: str) -> None:
         if self._running(project, response_id):

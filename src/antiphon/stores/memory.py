@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from antiphon.config import Limits, Storage
-from antiphon.core.ports import ApiKey, Check, Order, Page
+from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound, StorageError
+from antiphon.wire import codec
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
@@ -26,7 +27,8 @@ class MemoryStore:
     """Everything in two dictionaries, in the order in which it came."""
 
     def __init__(self, storage: Storage, limits: Limits) -> None:
-        del storage, limits  # nothing to place, nothing to queue
+        del storage  # nothing to place
+        self._page_chars_max = limits.page_chars_max
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._keys: dict[str, ApiKey] = {}
         self._key_list: tuple[ApiKey, ...] = ()
@@ -46,6 +48,29 @@ class MemoryStore:
     async def response(self, project: str, response_id: str) -> Response | None:
         kept = self._living(project, response_id)
         return kept.response if kept else None
+
+    async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
+        """A plain look at all of them, so that it is easily seen to be right."""
+        living = [kept.response for (owner, _), kept in self._kept.items() if owner == project and kept.response]
+        living.sort(key=lambda response: response.created_at)  # what is equal stays as it was saved
+        if query.order == "desc":
+            living.reverse()
+        if query.after is not None:
+            places = {response.id: place for place, response in enumerate(living, 1)}
+            if query.after not in places:
+                raise NotFound(f"Response with id '{query.after[:128]}' not found.", param="after")
+            living = living[places[query.after] :]
+        return self._page_of([response for response in living if _matches(response, query)], query.limit)
+
+    def _page_of(self, matching: Sequence[Response], limit: int) -> ResponsePage:
+        page: list[Response] = []
+        chars = 0
+        for response in matching[:limit]:
+            chars += len(codec.encode(response))
+            if page and chars > self._page_chars_max:
+                break
+            page.append(response)
+        return ResponsePage(responses=(*page,), has_more=len(matching) > len(page))
 
     async def delete(self, project: str, response_id: str) -> bool:
         kept = self._living(project, response_id)
@@ -119,3 +144,13 @@ class MemoryStore:
         for ancestor in reversed(chain):
             yield from ancestor.given
             yield from ancestor.output
+
+
+def _matches(response: Response, query: ResponseQuery) -> bool:
+    return (
+        query.model in (None, response.model)
+        and query.status in (None, response.status)
+        and (query.created_after is None or query.created_after <= response.created_at)
+        and (query.created_before is None or response.created_at < query.created_before)
+        and set(query.metadata) <= response.metadata.items()
+    )

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 import apsw
 
 from antiphon.config import Limits, Storage
-from antiphon.core.ports import ApiKey, Check, Order, Page
+from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound, StorageError
 from antiphon.stores import sql
 from antiphon.stores.sqlite_file import (
@@ -38,6 +38,7 @@ from antiphon.stores.sqlite_file import (
     rows_of,
     transaction,
 )
+from antiphon.stores.sqlite_listing import Bounds, Search, TooLongHere, step
 from antiphon.stores.sqlite_writer import Journal, Lane, Writer
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -48,6 +49,10 @@ INLINE_BYTES_MAX: Final = 256 * 1024
 """What may be read or written on the event loop at once: about a millisecond."""
 LOOKUPS_INLINE_MAX: Final = 64
 UNBOUNDED: Final = sys.maxsize
+LISTING_HERE: Final = Bounds(entries_max=1_000, bytes_max=INLINE_BYTES_MAX)
+"""About a millisecond too, if nothing matches."""
+LISTING_AWAY: Final = Bounds(entries_max=20_000, bytes_max=UNBOUNDED)
+"""So that a list of what hardly exists, in a large table, lets other reads of the far thread pass in between."""
 NOT_SAVED: Final = StorageError().message
 
 T = TypeVar("T")
@@ -74,6 +79,7 @@ class SqliteStore:
             prepare_reader(far.connection, lock_wait_ms)
             prepare_sweeper(sweeper.connection, storage, lock_wait_ms)
             self._opened: ExitStack | None = opened.pop_all()
+        self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
 
@@ -108,6 +114,16 @@ class SqliteStore:
     async def response(self, project: str, response_id: str) -> Response | None:
         return await self._read_of(project, response_id, _read_response)
 
+    async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
+        search = Search(project=project, query=query, page_chars_max=self._page_chars_max)
+        try:
+            search = await self._read(partial(step, search, LISTING_HERE))
+        except TooLongHere:
+            search = await self._read_far(partial(step, search, LISTING_AWAY))
+        while not search.is_over:
+            search = await self._read_far(partial(step, search, LISTING_AWAY))
+        return search.page
+
     async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
         return await self._read_of(project, response_id, _read_context)
 
@@ -133,7 +149,7 @@ class SqliteStore:
         look = partial(_look, project, response_id, job)
         try:
             return await self._read(partial(look, INLINE_BYTES_MAX))
-        except _TooLongHere:
+        except TooLongHere:
             return await self._read_far(partial(look, UNBOUNDED))
 
     async def _read(self, job: Job[T]) -> T:
@@ -249,10 +265,6 @@ ChainJob: TypeAlias = Callable[[int, apsw.Connection], T]
 """Reads something of the response with this number, which holds within one transaction only."""
 
 
-class _TooLongHere(Exception):
-    """This read is too long for the event loop: the far thread does it. Never seen outside."""
-
-
 def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, connection: apsw.Connection) -> T | None:
     def find_and_read(connection: apsw.Connection) -> T | None:
         found = row_of(connection, sql.FIND_LIVING, (project, response_id))
@@ -260,7 +272,7 @@ def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, conn
             return None
         n, chain_bytes = found
         if chain_bytes > bytes_max:
-            raise _TooLongHere
+            raise TooLongHere
         return job(n, connection)
 
     return transaction("BEGIN", find_and_read, connection)

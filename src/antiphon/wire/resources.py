@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import UNSET, Struct
 
 from antiphon.wire.items import Item
+from antiphon.wire.response import Response
 
 
 class DeletedResponse(Struct, frozen=True, kw_only=True):
@@ -24,6 +25,19 @@ class ItemList(Struct, frozen=True, kw_only=True):
     def of(cls, items: tuple[Item, ...], *, has_more: bool) -> "ItemList":
         ids = [item.id for item in items if item.id is not UNSET]
         return cls(data=items, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=has_more)
+
+
+class ResponseList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: tuple[Response, ...]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, responses: tuple[Response, ...], *, has_more: bool) -> "ResponseList":
+        first, last = (responses[0].id, responses[-1].id) if responses else (None, None)
+        return cls(data=responses, first_id=first, last_id=last, has_more=has_more)
 
 
 class ErrorDetail(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,145 @@
+"""GET /v1/responses: stored responses by label, model, status and time. An extension: the reference has no such list.
+
+So nothing in its query is tolerated: a parameter that it does not take is refused, and so is one that is empty,
+malformed or there twice.
+"""
+
+from difflib import get_close_matches
+from typing import Any, Final, get_args
+
+from msgspec import Struct
+
+from antiphon.api.http import Call, Parameter, Query, Served, send_value
+from antiphon.core.ports import Order, ResponseQuery
+from antiphon.engine.engine import Engine
+from antiphon.errors import InvalidValue, UnknownParameter
+from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, NAME_CHARS_MAX, NEAR_MISS
+from antiphon.wire.resources import ResponseList
+
+PAGE_DEFAULT, PAGE_MAX = 20, 100
+ORDERS: Final = get_args(Order)
+STATUSES: Final = ("cancelled", "completed", "failed", "incomplete")
+"""Those of ended responses: others are not stored."""
+TIME_MAX: Final = 10**15
+"""In Unix seconds, far beyond any."""
+
+PARAMETERS: Final = (
+    Parameter(
+        name="metadata",
+        style="deepObject",
+        schema={
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "propertyNames": {"minLength": 1, "maxLength": METADATA_KEY_CHARS_MAX},
+            "maxProperties": METADATA_PAIRS_MAX,
+        },
+        description="`metadata[key]=value`: only responses whose metadata has this value under this key. Of several, "
+        "all must match. Values are compared whole, as text.",
+    ),
+    Parameter(name="model", schema={"type": "string", "minLength": 1}, description="Only responses of this model."),
+    Parameter(
+        name="status",
+        schema={"type": "string", "enum": STATUSES},
+        description="Only responses that ended so. A response that is still being made is in no list.",
+    ),
+    Parameter(
+        name="created_after",
+        schema={"type": "integer", "minimum": 0, "maximum": TIME_MAX},
+        description="Only responses whose `created_at` is this or later, in Unix seconds.",
+    ),
+    Parameter(
+        name="created_before",
+        schema={"type": "integer", "minimum": 0, "maximum": TIME_MAX},
+        description="Only responses whose `created_at` is earlier than this, in Unix seconds. So periods that follow "
+        "each other, one's end the next one's beginning, share no response and miss none.",
+    ),
+    Parameter(
+        name="limit",
+        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
+        description="How many responses at most. Very large ones come fewer at a time: `has_more` says whether there "
+        "are more.",
+    ),
+    Parameter(
+        name="order",
+        schema={"type": "string", "enum": ORDERS, "default": "desc"},
+        description="By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`.",
+    ),
+    Parameter(
+        name="after",
+        schema={"type": "string", "minLength": 1},
+        description="The id of a response: the page begins behind it. For the next page, the `last_id` of this one.",
+    ),
+)
+HINTS: Final = {one.name: one.name for one in PARAMETERS} | {"metadata": "metadata[key]"}
+LABEL: Final = "metadata["
+
+
+class _Listing(Struct, frozen=True):
+    engine: Engine
+
+    async def list_responses(self, call: Call) -> None:
+        page = await self.engine.responses(call.project, _asked(call.query()))
+        await send_value(call, ResponseList.of(page.responses, has_more=page.has_more))
+
+
+def _asked(query: Query) -> ResponseQuery:
+    _check_names([name for name, _ in query.pairs])
+    labels = tuple((_key(name), value) for name, value in query.pairs if name.startswith(LABEL))
+    if len(labels) > METADATA_PAIRS_MAX:
+        raise InvalidValue(
+            f"Invalid 'metadata': expected at most {METADATA_PAIRS_MAX} keys, but got {len(labels)} instead.",
+            param="metadata",
+        )
+    for name, value in query.pairs:
+        if not value and not name.startswith(LABEL):
+            raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
+    status: Any = query.choice("status", None, frozenset(STATUSES))
+    order: Any = query.choice("order", "desc", frozenset(ORDERS))
+    return ResponseQuery(
+        metadata=labels,
+        model=query.one("model"),
+        status=status,
+        created_after=query.integer("created_after", None, 0, TIME_MAX),
+        created_before=query.integer("created_before", None, 0, TIME_MAX),
+        limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
+        order=order,
+        after=query.one("after"),
+    )
+
+
+def _check_names(names: list[str]) -> None:
+    seen = set[str]()
+    for name in names:
+        if HINTS.get(name) != name and not name.startswith(LABEL):
+            raise UnknownParameter(f"Unknown parameter: '{name[:NAME_CHARS_MAX]}'. {_hint(name)}", param=name)
+        if name in seen:
+            raise InvalidValue(f"Invalid '{name[:NAME_CHARS_MAX]}': it is given more than once.", param=name)
+        seen.add(name)
+
+
+def _hint(name: str) -> str:
+    bare = name[: NAME_CHARS_MAX + 1].partition("[")[0]
+    near = get_close_matches(bare, HINTS, n=1, cutoff=NEAR_MISS)
+    return f"Did you mean '{HINTS[near[0]]}'?" if near else f"Known are: {', '.join(HINTS.values())}."
+
+
+def _key(name: str) -> str:
+    key = name.removeprefix(LABEL).removesuffix("]")
+    if not key or not name.endswith("]"):
+        raise InvalidValue(
+            f"Invalid parameter: '{name[:NAME_CHARS_MAX]}'. Expected metadata[key]=value, with a key.", param=name
+        )
+    return key
+
+
+def routes(engine: Engine) -> list[Served]:
+    return [
+        Served(
+            method="GET",
+            path="/v1/responses",
+            endpoint=_Listing(engine).list_responses,
+            summary="List stored responses (an extension of the API)",
+            gives=ResponseList,
+            query=PARAMETERS,
+        )
+    ]

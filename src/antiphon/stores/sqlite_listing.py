@@ -1,0 +1,216 @@
+"""Listing in SQLite: which index leads, and a step along it. Knows no thread and no event loop.
+
+How it works. Each filter that can be rare has an index in the order of the list, (created_at, n). The rarest of those
+asked for leads, which a count of a few entries tells; the others are asked about each of its entries, in indexes too.
+No row is read that is not of the page.
+
+What remains costly is a page of filters that are each common and never meet. So the leading index is walked in steps
+of so many entries. A step is a transaction and reads the responses it finds: n means nothing outside it. Between steps
+only the place is kept, as between pages.
+"""
+
+from typing import Final, NamedTuple
+
+import apsw
+from msgspec import Struct
+from msgspec.structs import replace
+
+from antiphon.core.ports import Order, ResponsePage, ResponseQuery
+from antiphon.errors import NotFound
+from antiphon.stores import sql
+from antiphon.stores.sqlite_file import Row, column_of, row_of, rows_of, transaction
+from antiphon.wire.response import Response
+
+COUNTED_MAX: Final = 4_000
+"""Entries looked at, all indexes together, to find the rarest: a fraction of a millisecond."""
+LATEST: Final = 2**63 - 1
+
+FIND_CURSOR: Final = "SELECT created_at, n FROM responses WHERE project = ? AND id = ? AND deleted = 0"
+OWN_BYTES: Final = """
+SELECT r.chain_bytes - coalesce(p.chain_bytes, 0)
+FROM responses r LEFT JOIN responses p ON p.n = r.parent WHERE r.n = ?"""
+
+
+class TooLongHere(Exception):
+    """This read is too long for the event loop: the far thread does it. Never seen outside the store."""
+
+
+class Bounds(NamedTuple):
+    """What one step may cost."""
+
+    entries_max: int
+    """Of the leading index."""
+    bytes_max: int
+    """Of the responses found: beyond it, TooLongHere."""
+
+
+class Source(NamedTuple):
+    """An index that holds all that can match, in the order of the list."""
+
+    table: str
+    n: str
+    """What it calls the number of a response."""
+    condition: str
+    values: tuple[str, ...]
+    label: tuple[str, str] | None = None
+    """The key and value it stands for, if it is metadata's."""
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """How far the making of one page has come."""
+
+    project: str
+    query: ResponseQuery
+    page_chars_max: int
+    source: Source | None = None
+    """None: not begun."""
+    place: sql.Place = (0, 0)
+    """(created_at, n) behind which it goes on."""
+    found: tuple[Response, ...] = ()
+    chars: int = 0
+    has_more: bool = False
+    is_over: bool = False
+
+    @property
+    def page(self) -> ResponsePage:
+        return ResponsePage(responses=self.found, has_more=self.has_more)
+
+
+def step(search: Search, bounds: Bounds, connection: apsw.Connection) -> Search:
+    """One step further. Raises TooLongHere with nothing lost, and NotFound for an unknown cursor."""
+    return transaction("BEGIN", lambda connection: _step(search, bounds, connection), connection)
+
+
+def _step(search: Search, bounds: Bounds, connection: apsw.Connection) -> Search:
+    search, source = _begun(search, connection)
+    wanted = search.query.limit + 1 - len(search.found)
+    query, values = matching(search.project, search.query, source)
+    walked = (search.project, *source.values, *_range(search))
+    found = column_of(connection, query, (*walked, bounds.entries_max, *values, wanted))
+    search = _with_read(search, found[: wanted - 1], bounds, connection)
+    if search.is_over or len(found) == wanted:
+        return replace(search, has_more=True, is_over=True)
+    last = row_of(connection, last_walked(search.query.order, source), (*walked, bounds.entries_max - 1))
+    return replace(search, is_over=True) if last is None else replace(search, place=(last[0], last[1]))
+
+
+def _with_read(search: Search, found: list[int], bounds: Bounds, connection: apsw.Connection) -> Search:
+    """Over, when the page has grown as large as it may."""
+    if sum(rows_of(connection, OWN_BYTES, (n,))[0][0] for n in found) > bounds.bytes_max:
+        raise TooLongHere
+    page, chars = list(search.found), search.chars
+    for n in found:
+        body, _ = rows_of(connection, sql.READ_BODY, (n,))[0]
+        output = column_of(connection, sql.READ_OUTPUT, sql.places(n))
+        chars += len(body) + sum(map(len, output))
+        if page and chars > search.page_chars_max:
+            return replace(search, found=(*page,), is_over=True)
+        page.append(sql.decode_response(body, output))
+    return replace(search, found=(*page,), chars=chars)
+
+
+# -- where it begins
+
+
+def _begun(search: Search, connection: apsw.Connection) -> tuple[Search, Source]:
+    if search.source is not None:
+        return search, search.source
+    search = replace(search, place=_first_place(search, connection))
+    source = _rarest(search, connection)
+    return replace(search, source=source), source
+
+
+def _first_place(search: Search, connection: apsw.Connection) -> sql.Place:
+    """Before the first entry of the period or, if that is further on, at the cursor."""
+    query = search.query
+    is_asc = query.order == "asc"
+    edge = query.created_after or 0 if is_asc else _end(query)
+    begin = (edge, -1)  # no n is so small: all of that second come after it, none before it
+    if query.after is None:
+        return begin
+    cursor = row_of(connection, FIND_CURSOR, (search.project, query.after))
+    if cursor is None:
+        raise NotFound(f"Response with id '{query.after[:128]}' not found.", param="after")
+    return (max if is_asc else min)(begin, (cursor[0], cursor[1]))
+
+
+def _end(query: ResponseQuery) -> int:
+    return LATEST if query.created_before is None else query.created_before
+
+
+def _range(search: Search) -> tuple[int, int, int]:
+    """From the place to the other edge of the period."""
+    query = search.query
+    return (*search.place, _end(query) if query.order == "asc" else query.created_after or 0)
+
+
+def _rarest(search: Search, connection: apsw.Connection) -> Source:
+    sources = possible(search.query)
+    rarest, fewest = sources[0], COUNTED_MAX // len(sources)
+    for source in sources if len(sources) > 1 else ():
+        counted = (search.project, *source.values, *_range(search), fewest)
+        (count,) = column_of(connection, count_of(search.query.order, source), counted)
+        if count < fewest:
+            rarest, fewest = source, count
+    return rarest
+
+
+def possible(query: ResponseQuery) -> list[Source]:
+    """What may lead, the likely rarest first."""
+    sources = []
+    if query.status not in (None, "completed"):
+        condition = "deleted = 0 AND status <> 'completed' AND status = ?"
+        sources.append(Source("responses INDEXED BY responses_by_status", "n", condition, (str(query.status),)))
+    if query.model is not None:
+        condition = "deleted = 0 AND model = ?"
+        sources.append(Source("responses INDEXED BY responses_by_model", "n", condition, (query.model,)))
+    sources += [Source("metadata", "response", "key = ? AND value = ?", label, label) for label in query.metadata]
+    return sources or [Source("responses INDEXED BY responses_by_time", "n", "deleted = 0", ())]
+
+
+# -- queries: all text here is constant, and what a client said is bound
+
+_BEYOND: dict[Order, str] = {
+    "asc": "(created_at, {n}) > (?, ?) AND created_at < ?",
+    "desc": "(created_at, {n}) < (?, ?) AND created_at >= ?",
+}
+_SORTED: dict[Order, str] = {"asc": "created_at, {n}", "desc": "created_at DESC, {n} DESC"}
+_HAS_LABEL = """EXISTS (SELECT 1 FROM metadata m
+  WHERE m.project = ? AND m.key = ? AND m.value = ? AND m.created_at = w.created_at AND m.response = w.n)"""
+_IS_SO = """EXISTS (SELECT 1 FROM responses r INDEXED BY responses_by_time
+  WHERE r.project = ? AND r.created_at = w.created_at AND r.n = w.n AND r.deleted = 0 AND {is_so})"""
+
+
+def _walked(order: Order, source: Source) -> str:
+    """Entries of the source from a place on. Takes the project, the source's values, and a range."""
+    riding = "" if source.label else ", model, status"
+    where = f"project = ? AND {source.condition} AND {_BEYOND[order]} ORDER BY {_SORTED[order]}".format(n=source.n)
+    return f"SELECT created_at, {source.n} AS n{riding} FROM {source.table} WHERE {where}"  # noqa: S608
+
+
+def count_of(order: Order, source: Source) -> str:
+    return f"SELECT count(*) FROM ({_walked(order, source)} LIMIT ?)"  # noqa: S608
+
+
+def last_walked(order: Order, source: Source) -> str:
+    """The place of the last entry of a step; none where the source ends before. Takes how many come before it."""
+    return f"{_walked(order, source)} LIMIT 1 OFFSET ?"
+
+
+def matching(project: str, query: ResponseQuery, source: Source) -> tuple[str, Row]:
+    """The query for those of the next entries that match, and its values behind the number of entries."""
+    conditions, values = ["1"], list[str]()
+    for label in query.metadata:
+        if label != source.label:
+            conditions.append(_HAS_LABEL)
+            values += [project, *label]
+    columns = {"model": query.model, "status": query.status}
+    asked = {column: value for column, value in columns.items() if value is not None}
+    if asked and source.label:
+        conditions.append(_IS_SO.format(is_so=" AND ".join(f"r.{column} = ?" for column in asked)))
+        values += [project, *asked.values()]
+    elif asked:
+        conditions += [f"w.{column} = ?" for column in asked]
+        values += asked.values()
+    walked = f"SELECT w.n FROM ({_walked(query.order, source)} LIMIT ?) w"  # noqa: S608
+    return f"{walked} WHERE {' AND '.join(conditions)} LIMIT ?", (*values,)
