@@ -327,7 +327,7 @@ async def test_after_kill_9_all_that_was_completed_is_there(tmp_path: Path) -> N
 
 
 SERVED = {
-    "/v1/responses": {"post"},
+    "/v1/responses": {"get", "post"},
     "/v1/responses/{response_id}": {"get", "delete"},
     "/v1/responses/{response_id}/input_items": {"get"},
     "/v1/models": {"get"},

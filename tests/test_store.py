@@ -28,7 +28,7 @@ from antiphon.errors import NotFound, SettingsError, StorageError
 from antiphon.stores import sql, sqlite_listing
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
-from antiphon.stores.sqlite_file import JOURNAL_BYTES_KEPT, _use_journal
+from antiphon.stores.sqlite_file import APPLICATION_ID, JOURNAL_BYTES_KEPT, _use_journal
 from antiphon.stores.sqlite_listing import Bounds, Search, Source, step
 from antiphon.stores.sqlite_writer import _checkpoint
 from antiphon.wire.items import (
@@ -901,6 +901,18 @@ async def test_a_list_between_two_steps_holds_on_to_no_number_of_a_response(sqli
     assert [response.id for response in step(begun, Bounds(2, UNBOUNDED), sqlite._near).found][2:] == ["resp_d"]
 
 
+async def test_a_page_of_large_responses_ends_early_over_several_steps_too(sqlite: SqliteStore) -> None:
+    for name in "abc":
+        await sqlite.save("p", made(name, None, answer(f"out_{name}", "x" * 120_000)), (), ())
+    search = Search(project="p", query=query(), page_chars_max=300_000)
+    for _ in range(3):
+        search = step(search, Bounds(1, UNBOUNDED), sqlite._near)
+
+    assert [response.id for response in search.page.responses] == ["resp_a", "resp_b"]
+    assert search.is_over
+    assert search.page.has_more
+
+
 async def test_the_rarest_filter_leads(sqlite: SqliteStore) -> None:
     for number in range(30):
         status: Any = "failed" if number % 3 == 0 else "completed"
@@ -1502,6 +1514,20 @@ def test_migrations_lead_from_an_empty_file_to_the_newest_version() -> None:
     versions = [migration.version for migration in sql.pending("sqlite", 0)]
     assert versions == list(range(1, len(versions) + 1))
     assert sql.pending("sqlite", len(versions)) == []
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    first, *_ = sql.pending("sqlite", 0)
+    with closing(apsw.Connection(str(tmp_path / "store.db"))) as connection:
+        connection.execute(first.script)
+        connection.execute(f"PRAGMA user_version = 1; PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(sql.ADD_RESPONSE, ("p", "resp_a", None, 1, "failed", "m", 1, sql.encode_body(made("a"))))
+
+    store = open_file(tmp_path)
+    await turn(store, "b")
+    assert await found(store, query(model="m")) == ["a", "b"]
+    assert await found(store, query(status="failed")) == ["a"]
+    await store.close()
 
 
 async def test_a_current_file_is_not_migrated_again(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ _BEYOND: dict[Order, str] = {
     "asc": "(created_at, {n}) > (?, ?) AND created_at < ?",
     "desc": "(created_at, {n}) < (?, ?) AND created_at >= ?",
 }
+"""In the indexes of `responses` SQLite seeks by created_at alone, n being the row's own number: of the place's second,
+what lies before the place is passed over, some 40 ns each."""
 _SORTED: dict[Order, str] = {"asc": "created_at, {n}", "desc": "created_at DESC, {n} DESC"}
 _HAS_LABEL = """EXISTS (SELECT 1 FROM metadata m
   WHERE m.project = ? AND m.key = ? AND m.value = ? AND m.created_at = w.created_at AND m.response = w.n)"""
