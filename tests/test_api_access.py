@@ -380,7 +380,7 @@ async def test_an_unknown_path_is_not_found(url: str, method: str, path: str) ->
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/responses", {"POST"}),
+        ("/v1/responses", {"GET", "POST"}),
         ("/v1/responses/x", {"GET", "DELETE"}),
         ("/v1/responses/x/input_items", {"GET"}),
         ("/v1/models", {"GET"}),
@@ -396,7 +396,7 @@ async def test_a_wrong_method_is_told_which_are_right(url: str, path: str, allow
         assert {name.strip() for name in answer.headers["allow"].split(",")} - {"HEAD"} == allowed
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/scripted", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/responses", "/v1/models/scripted", "/openapi.json"])
 async def test_head_is_get_without_the_body(url: str, path: str) -> None:
     head, get = await ask(url, "HEAD", path), await ask(url, "GET", path)
 

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 from msgspec import Struct
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 
 from antiphon.api.http import Call, Parameter, Query, Served, send_value
 from antiphon.core.ports import Order, ResponseQuery
@@ -78,8 +80,15 @@ class _Listing(Struct, frozen=True):
     engine: Engine
 
     async def list_responses(self, call: Call) -> None:
+        _refuse_websocket(call)
         page = await self.engine.responses(call.project, _asked(call.query()))
         await send_value(call, ResponseList.of(page.responses, has_more=page.has_more))
+
+
+def _refuse_websocket(call: Call) -> None:
+    """Clients that try a WebSocket on this path first fall back on a 405, not on a list."""
+    if Headers(scope=call.scope).get("upgrade", "").lower() == "websocket":
+        raise HTTPException(405, headers={"allow": "GET, POST"})
 
 
 def _asked(query: Query) -> ResponseQuery:
