@@ -21,7 +21,9 @@ from antiphon.errors import (
     ModelOverloaded,
     SettingsError,
 )
-from antiphon.models.chat import ChatModel, ChunkReader, ToolChoiceGuard, ToolChoiceIgnored, chat_request
+from antiphon.models.chat import ChatModel, ToolChoiceGuard, ToolChoiceIgnored
+from antiphon.models.chatbody import chat_request
+from antiphon.models.chunks import ChunkReader
 from antiphon.models.sse import DONE, EventSplitter
 from antiphon.wire.items import (
     FunctionCall,

@@ -13,7 +13,7 @@ from msgspec import structs
 from antiphon.core.deltas import Delta, Finish, Text, ToolCall
 from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError
-from antiphon.models.chat import Object
+from antiphon.models.chatbody import Object
 from antiphon.models.llama_worker import Opening
 from antiphon.schemas import grammar_fault
 

@@ -3,7 +3,7 @@
     settings --hub.prepared--> a file --Supervisor--> a running worker process
     Prompt --request--> body --Upstream--> payloads --ChunkReader--> deltas --Answer--> deltas
 
-Knows llama.cpp's ways; refuses to know how its process is spoken to (llama_worker.py) and the chat API (chat.py).
+Knows llama.cpp's ways; refuses to know how its process is spoken to (llama_worker.py) and the chat API (chatbody.py).
 Three promises are kept here because llama.cpp does not keep them: a call that is required comes, its arguments fit
 their schema, and `parallel_tool_calls: false` means one call. Pitfalls are numbered as in docs/llama-cpp.md.
 """
@@ -24,7 +24,8 @@ from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models import tiny
-from antiphon.models.chat import ChunkReader, Object, chat_request
+from antiphon.models.chatbody import Object, chat_request
+from antiphon.models.chunks import ChunkReader
 from antiphon.models.forced import Answer, ForcedCalls, blamed, check_takes_object, forced
 from antiphon.models.hub import prepared
 from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Worker, WorkerFailed

@@ -1,0 +1,158 @@
+"""The body of a chat-completions request for a Prompt. Pure: knows no server, and nothing of answers."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
+
+from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.wire.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    Message,
+    MessagePart,
+    Reasoning,
+    ReasoningText,
+    SummaryText,
+)
+from antiphon.wire.items import Refusal as RefusalPart
+
+Object: TypeAlias = dict[str, Any]
+ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning"] | None
+LimitField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
+
+
+def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field: LimitField = "max_tokens") -> Object:
+    """The JSON body for a prompt. Holds only what was asked for: unknown fields make strict servers refuse."""
+    asked = {
+        "temperature": prompt.sampling.temperature,
+        "top_p": prompt.sampling.top_p,
+        limit_field: prompt.max_output_tokens,
+        "stop": list(prompt.stop) or None,
+        "reasoning_effort": prompt.effort,
+        "user": prompt.user,
+    }
+    return {
+        "model": prompt.model,
+        "messages": _messages(prompt, reasoning_field),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **{name: value for name, value in asked.items() if value is not None},
+        **(_tools(prompt) if prompt.tools else {}),
+    }
+
+
+def _tools(prompt: Prompt) -> Object:
+    fields: Object = {"tools": [_tool(offer) for offer in prompt.tools]}
+    match prompt.tool_choice:
+        case Named(name):
+            fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case "none" | "required":
+            fields["tool_choice"] = prompt.tool_choice
+    if not prompt.parallel_tool_calls:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _tool(offer: Offer) -> Object:
+    # absent parameters mean "takes none" to OpenAI, but are an error to several servers
+    function: Object = {"name": offer.name, "parameters": offer.parameters or {"type": "object", "properties": {}}}
+    if offer.description is not None:
+        function["description"] = offer.description
+    if offer.strict is not None:
+        function["strict"] = offer.strict
+    return {"type": "function", "function": function}
+
+
+def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> list[Object]:
+    system = [prompt.instructions or ""]
+    conversation = _Conversation(prompt.items, reasoning_field)
+    for item in prompt.items:
+        if isinstance(item, Message) and item.role in ("system", "developer"):
+            system.append(_text(item.content))
+        else:
+            conversation.add(item)
+    text = "\n\n".join(filter(None, system))
+    return [{"role": "system", "content": text}] * bool(text) + conversation.end()
+
+
+class _Conversation:
+    """Items as the messages that strict servers want: calls of a turn in one message, right before their outputs.
+
+    One assistant message is open at a time; what belongs to it is gathered until something else begins.
+    """
+
+    def __init__(self, items: Iterable[PromptItem], reasoning_field: ReasoningField) -> None:
+        self._reasoning_field = reasoning_field
+        self._messages: list[Object] = []
+        self._outputs: dict[str, deque[FunctionCallOutput]] = {}
+        """By call, those not yet placed. Vendors repeat call ids over turns: the first call takes the first output."""
+        for item in items:
+            if isinstance(item, FunctionCallOutput):
+                self._outputs.setdefault(item.call_id, deque()).append(item)
+        self._thoughts: list[str] = []
+        self._text = ""
+        self._calls: list[FunctionCall] = []
+
+    def add(self, item: PromptItem) -> None:
+        match item:
+            case FunctionCall():
+                self._calls.append(item)
+            case FunctionCallOutput():
+                self._close()
+                if self._is_unplaced(item):  # its call is not in the prompt
+                    self._place_output(item.call_id)
+            case Reasoning():
+                if self._text or self._calls:
+                    self._close()
+                self._thoughts.append(_text(item.content or item.summary))
+            case Message(role="assistant"):
+                if self._text or self._calls:
+                    self._close()
+                self._text = _text(item.content)
+            case Message():
+                self._close()
+                self._messages.append({"role": "user", "content": _text(item.content)})
+
+    def end(self) -> list[Object]:
+        self._close()
+        return self._messages
+
+    def _close(self) -> None:
+        """Thoughts without an answer or a call belong to no message, and are left out."""
+        if self._text or self._calls:
+            self._messages.append(self._assistant())
+            for call in self._calls:
+                self._place_output(call.call_id)
+        self._thoughts, self._text, self._calls = [], "", []
+
+    def _assistant(self) -> Object:
+        message: Object = {"role": "assistant", "content": self._text or None}
+        if self._reasoning_field and self._thoughts:
+            message[self._reasoning_field] = "\n".join(self._thoughts)
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.call_id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments or "{}"},
+                }
+                for call in self._calls
+            ]
+        return message
+
+    def _is_unplaced(self, output: FunctionCallOutput) -> bool:
+        waiting = self._outputs[output.call_id]
+        return bool(waiting) and waiting[0] is output
+
+    def _place_output(self, call_id: str) -> None:
+        if waiting := self._outputs.get(call_id):
+            output = waiting.popleft().output
+            text = output if isinstance(output, str) else _text(output)
+            self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+
+
+def _text(parts: Iterable[MessagePart | ReasoningText | SummaryText]) -> str:
+    """Parts as one string: several servers take no lists, and those that do join them by a line feed themselves."""
+    texts = (part for part in parts if not isinstance(part, InputImage))
+    return "\n".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in texts)
