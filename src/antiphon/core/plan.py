@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core import lowering, toolbox
+from antiphon.core import images, lowering, toolbox
 from antiphon.core.calls import Refused
 from antiphon.core.ids import ID_CHARS_MAX, NewId
 from antiphon.core.ports import Tool
@@ -75,6 +75,7 @@ def make(
                              param="stream_options")  # fmt: skip
     if request.input is None and request.previous_response_id is None and request.prompt is None:
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
+    images.check(request.input or ())
     given = _given(request.input or (), history, referenced, new_id)
     if not (history or given):
         raise InvalidRequest("The 'input' must hold at least one item.", param="input", code="empty_array")
