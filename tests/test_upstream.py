@@ -241,6 +241,11 @@ def test_every_form_of_error_keeps_its_message(status: int, body: object, kind: 
         ("max_tokens", "max_output_tokens"),
         ("reasoning_effort", "reasoning.effort"),
         ("tools.0.function", "tools"),
+        ("response_format.type", "text.format"),
+        ("logprobs", "include"),
+        ("top_logprobs", "top_logprobs"),
+        ("logit_bias", "logit_bias"),
+        ("service_tier", "service_tier"),
         ("validation_error", None),
         (None, None),
     ],
@@ -249,6 +254,26 @@ def test_a_refused_parameter_is_named_as_our_client_knows_it(param: str | None, 
     body = {"error": {"message": "bad", "param": param, "code": "invalid_value"}}
     error = refusal(read_fault(400, msgspec.json.encode(body)))
     assert (error.param, error.code) == (ours, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("message", "ours"),
+    [
+        ("This response_format type is unavailable now", "text.format"),
+        ("property 'min_p' is unsupported", "min_p"),
+        ("Unrecognized request argument supplied: top_k", "top_k"),
+        ("[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted'}]", "seed"),
+        ("body.stop: too many", "stop"),
+        ("`logprobs` is not supported with this model", "include"),
+        ("Multiple 'image_url' parts are not supported", "input"),
+        ("'messages[0].content' is too long", "input"),
+        ("The user of this model must stop using tools", None),
+    ],
+)
+def test_a_parameter_that_is_refused_in_words_is_named_as_our_client_knows_it(message: str, ours: str | None) -> None:
+    body = {"error": {"message": message, "param": None}}
+    error = refusal(read_fault(400, msgspec.json.encode(body)))
+    assert (error.message, error.param) == (message, ours)
 
 
 def test_a_recorded_refusal_of_a_model_is_read() -> None:

@@ -79,14 +79,27 @@ _OVERFLOW = re.compile(
 _OVERLOAD_MARKS = frozenset({"rate_limit_exceeded", "overloaded_error", "rate_limit_error", "insufficient_quota"})
 _PARAMS = {
     "messages": "input",
+    "image_url": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "json_schema": "text.format",
+    "logprobs": "include",
 } | {
     name: name
-    for name in ("model", "temperature", "top_p", "stop", "tools", "tool_choice", "parallel_tool_calls", "user")
+    for name in (
+        *("model", "stop", "tools", "tool_choice", "parallel_tool_calls", "user", "service_tier", "top_logprobs"),
+        *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias"),
+    )
 }
 """A vendor's parameters, as our clients know them."""
+_NAMED = re.compile(
+    r"(?:(?<=['\"`])|(?<=\bbody\.))(?:{})(?=[:.\['\"`])|\b(?:{})\b".format(
+        "|".join(_PARAMS), "|".join(name for name in _PARAMS if "_" in name or name == "logprobs")
+    )
+)
+"""A parameter in a sentence, for vendors that have no other place for it. Some are common words unless marked."""
 
 
 _TOLD: dict[int, tuple[type[ApiError], str]] = {
@@ -106,13 +119,20 @@ def refusal(fault: Fault) -> ApiError:
     if marks & _OVERFLOW_MARKS or (may_overflow and _OVERFLOW.search(fault.message)):
         return ContextLengthExceeded(f"{ContextLengthExceeded.__doc__} (The model server said: {fault.message})")
     if status in (400, 422):
-        param = _PARAMS.get(re.split(r"[.\[]", fault.param)[0])
-        return InvalidRequest(fault.message, param=param, code=fault.code or None)
+        return InvalidRequest(fault.message, param=_param(fault), code=fault.code or None)
     kind, what = _TOLD.get(status, (ModelError, "failed"))
     if status == 404:
         names_model = "model" in fault.message.lower()
         what = "does not know the model" if names_model else "has no such path (does its url end with its /v1?)"
     return kind(f"The model server {what} (HTTP {fault.status}): {fault.message}")
+
+
+def _param(fault: Fault) -> str | None:
+    """Ours that the vendor's complaint is about."""
+    if named := _PARAMS.get(re.split(r"[.\[]", fault.param)[0]):
+        return named
+    found = _NAMED.search(fault.message)
+    return _PARAMS[found[0]] if found else None
 
 
 def excerpt(data: bytes) -> str:
