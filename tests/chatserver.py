@@ -4,15 +4,17 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import httpx2
 import openai
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from antiphon.config import ChatUpstream, Limits, ScriptedToolSettings, Settings, Storage, Tools
 from antiphon.core.fold import Fold
-from tests.conftest import WAIT_S
+from tests.conftest import WAIT_S, serve
 from tests.rawserver import RawServer, Script, Wire, answers, streams
 
 Object: TypeAlias = dict[str, Any]
@@ -27,6 +29,8 @@ class ChatServer(RawServer):
         super().__init__(self._answer)
         self._replies = replies
         self._model = model
+        self.otherwise: Script | None = None
+        """The reply to all other prompts."""
 
     @property
     def bodies(self) -> list[Object]:
@@ -39,8 +43,9 @@ class ChatServer(RawServer):
     def _reply(self, path: str, body: bytes) -> Script:
         if path == "/v1/models":
             return answers(json.dumps({"object": "list", "data": [{"id": self._model, "object": "model"}]}).encode())
-        prompt = json.loads(body)["messages"][-1]["content"]
-        return self._replies.get(prompt) or refuses(f"no reply to {prompt!r} is scripted")
+        content = json.loads(body)["messages"][-1]["content"]
+        prompt = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        return self._replies.get(prompt) or self.otherwise or refuses(f"no reply to {prompt!r} is scripted")
 
 
 def replies(*deltas: Object, finish: str = "stop", usage: Object | None = None) -> Script:
@@ -53,9 +58,31 @@ def says(*words: str, finish: str = "stop") -> Script:
     return replies(*map(text, words), finish=finish, usage=used(7, len(words)))
 
 
-def refuses(message: str, *, status: int = 400, code: str | None = None) -> Script:
+def says_with_logprobs(*words: str, top: int) -> Script:
+    """An answer in text, each word a token whose logprob is -0.5, with `top` others that are less likely."""
+    chunks = [chunk(text(word)) for word in words]
+    for word, one in zip(words, chunks, strict=True):
+        others = [
+            {"token": f"{word}{n}", "bytes": list(f"{word}{n}".encode()), "logprob": -1.0 - n} for n in range(top)
+        ]
+        score = {"token": word, "bytes": list(word.encode()), "logprob": -0.5, "top_logprobs": others}
+        one["choices"][0]["logprobs"] = {"content": [score], "refusal": None}
+    return streams(*map(sse, chunks), sse(chunk({}, "stop")), *_ending(used(7, len(words))))
+
+
+def _score(token: str, logprob: float) -> Object:
+    return {"token": token, "bytes": list(token.encode()), "logprob": logprob}
+
+
+def says_by_tier(word: str, tier: str) -> Script:
+    """An answer in text that says by which service tier it was made, in every chunk as OpenAI does."""
+    told = {"service_tier": tier}
+    return streams(sse(chunk(text(word)) | told), sse(chunk({}, "stop") | told), *_ending(None))
+
+
+def refuses(message: str, *, status: int = 400, code: str | None = None, param: str | None = None) -> Script:
     """An error in place of an answer."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return answers(json.dumps({"error": error}).encode(), status=status)
 
 
@@ -220,3 +247,25 @@ class _Ruled(httpx2.AsyncByteStream, httpx2.SyncByteStream):
             assert len(self._unread) <= 4096
         elif body.get("object") == "response" and "output" in body and _OWN_TYPE not in self._unread:
             Response.model_validate_json(self._unread, strict=True)
+
+
+# -- both
+
+
+class Relay(NamedTuple):
+    upstream: ChatServer
+    client: openai.AsyncOpenAI
+
+
+@asynccontextmanager
+async def relay(replies: Mapping[str, Script], limits: Limits = Limits()) -> AsyncIterator[Relay]:  # noqa: B008 # frozen
+    """The server under test between the two."""
+    async with ChatServer(replies) as upstream:
+        settings = Settings(
+            models=(ChatUpstream(url=upstream.url, attempts_max=1),),
+            storage=Storage(database=":memory:"),
+            limits=limits,
+            tools=Tools(scripted=ScriptedToolSettings(enabled=True)),
+        )
+        async with serve(settings) as url, sdk(url) as client:
+            yield Relay(upstream, client)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from antiphon.config import ChatUpstream, Limits
 from antiphon.core.deltas import Delta, Finish, Refusal, Text, Thought, ToolCall
-from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.core.prompt import Named, Offer, Prompt, PromptItem, Sampling
 from antiphon.errors import (
     ApiError,
     ContextLengthExceeded,
@@ -28,6 +28,7 @@ from antiphon.models.sse import DONE, EventSplitter
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
+    InputImage,
     InputText,
     Message,
     OutputText,
@@ -36,7 +37,7 @@ from antiphon.wire.items import (
     SummaryText,
 )
 from antiphon.wire.items import Refusal as RefusalPart
-from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
+from antiphon.wire.response import InputTokensDetails, JsonObjectFormat, JsonSchemaFormat, OutputTokensDetails, Usage
 from tests import recorded
 from tests.rawserver import WAIT_S, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
 
@@ -102,16 +103,86 @@ def test_only_what_was_asked_for_is_sent() -> None:
 
 def test_everything_that_was_asked_for_is_sent() -> None:
     body = asked(
-        user("hi"), temperature=0.0, top_p=0.5, max_output_tokens=7, stop=("a", "b"), effort="low", user="u1"
-    )  # fmt: skip
-    assert {name: body[name] for name in body.keys() - asked(user("hi")).keys()} == {
-        "temperature": 0.0,
-        "top_p": 0.5,
+        user("hi"),
+        sampling=Sampling(**SAMPLING),
+        max_output_tokens=7,
+        stop=("a", "b"),
+        format=JsonObjectFormat(),
+        top_logprobs=3,
+        effort="low",
+        service_tier="flex",
+        user="u1",
+    )
+    assert {name: body[name] for name in body.keys() - asked(user("hi")).keys()} == SAMPLING | {
         "max_tokens": 7,
         "stop": ["a", "b"],
+        "response_format": {"type": "json_object"},
+        "logprobs": True,
+        "top_logprobs": 3,
         "reasoning_effort": "low",
+        "service_tier": "flex",
         "user": "u1",
     }
+
+
+SAMPLING: Object = {
+    "temperature": 0.0,
+    "top_p": 0.5,
+    "top_k": 40,
+    "min_p": 0.0,
+    "presence_penalty": 0.1,
+    "frequency_penalty": -0.1,
+    "seed": 0,
+    "logit_bias": {"42": -100.0},
+}
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_of_sampling_only_what_was_asked_for_is_sent(name: str) -> None:
+    body = asked(user("hi"), sampling=Sampling(**{name: SAMPLING[name]}))
+    assert body == asked(user("hi")) | {name: SAMPLING[name]}
+
+
+SCHEMA: Object = {"type": "object", "properties": {"x": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"strict": True}, {"strict": False}, {"description": "a point"}], ids=["", "strict", "lax", "told"]
+)
+def test_a_schema_of_the_answer_is_sent_with_what_is_known_of_it(more: Object) -> None:
+    wanted = JsonSchemaFormat(name="point", schema=SCHEMA, **more)
+    assert asked(user("hi"), format=wanted)["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "point", "schema": SCHEMA} | more,
+    }
+
+
+def test_logprobs_of_the_tokens_alone_are_asked_for_with_one_alternative() -> None:
+    body = asked(user("hi"), top_logprobs=0)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 1)
+
+
+@pytest.mark.parametrize("tier", ["auto", "default"])
+def test_the_usual_service_tier_is_not_named(tier: Any) -> None:
+    assert asked(user("hi"), service_tier=tier) == asked(user("hi"))
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "system"),
+    [
+        ("low", ["system Be kind.\n\nKeep your answers short."]),
+        ("high", ["system Be kind.\n\nAnswer at length and in detail."]),
+        ("medium", ["system Be kind."]),
+        (None, ["system Be kind."]),
+    ],
+)
+def test_verbosity_is_a_sentence_of_the_system_message(verbosity: Any, system: list[str]) -> None:
+    found = messages(user("hi"), instructions="Be kind.", verbosity=verbosity)
+    assert list(map(said, found)) == [*system, "user hi"]
+
+
+def test_verbosity_is_told_where_there_are_no_instructions() -> None:
+    assert messages(user("hi"), verbosity="low")[0] == {"role": "system", "content": "Keep your answers short."}
 
 
 def test_tools_are_sent_as_chat_tools() -> None:
@@ -136,6 +207,13 @@ def test_a_tool_choice_is_sent_with_tools_only(choice: Any, sent: Object) -> Non
     body = asked(user("hi"), tools=(Offer(name="f"),), tool_choice=choice)
     assert {name: body[name] for name in body if name == "tool_choice"} == sent
     assert "tool_choice" not in asked(user("hi"), tool_choice=choice)
+
+
+@pytest.mark.parametrize(("choice", "sent"), [("auto", None), ("required", "required")])
+def test_where_only_some_tools_are_allowed_all_are_shown(choice: Any, sent: str | None) -> None:
+    body = asked(user("hi"), tools=TOOLS, tool_choice=choice, allowed=frozenset({"f"}))
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["f", "g"]
+    assert body.get("tool_choice") == sent
 
 
 def test_parallel_calls_are_forbidden_only_where_there_are_tools() -> None:
@@ -208,6 +286,80 @@ def test_an_output_without_its_call_is_not_lost() -> None:
 def test_an_output_in_parts_is_flattened() -> None:
     parts = FunctionCallOutput(call_id="a", output=(InputText(text="x"), InputText(text="y")))
     assert messages(call("a"), parts)[1]["content"] == "x\ny"
+
+
+# images
+
+RED, BLUE = "data:image/png;base64,cmVk", "data:image/png;base64,Ymx1ZQ=="
+
+
+def shown(url: str, **more: str) -> Object:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def told(text: str) -> Object:
+    return {"type": "text", "text": text}
+
+
+def test_images_of_a_user_are_parts_in_their_order() -> None:
+    parts = (InputText(text="this?"), InputImage(image_url=RED), InputText(text="or this?"), InputImage(image_url=BLUE))
+    [message] = messages(Message(role="user", content=parts))
+    assert message == {"role": "user", "content": [told("this?"), shown(RED), told("or this?"), shown(BLUE)]}
+
+
+@pytest.mark.parametrize(
+    ("detail", "sent"), [("auto", {}), ("low", {"detail": "low"}), ("high", {"detail": "high"}),
+                         ("original", {"detail": "high"})],
+)  # fmt: skip
+def test_the_detail_of_an_image_is_sent_in_the_words_of_chat_servers(detail: Any, sent: Object) -> None:
+    [message] = messages(Message(role="user", content=(InputImage(image_url=RED, detail=detail),)))
+    assert message["content"] == [shown(RED, **sent)]
+
+
+def test_images_of_a_turns_outputs_follow_all_of_them() -> None:
+    found = messages(
+        *(call("a"), call("b"), call("c")),
+        FunctionCallOutput(call_id="a", output=(InputText(text="seen"), InputImage(image_url=RED))),
+        FunctionCallOutput(call_id="b", output=(InputImage(image_url=BLUE),)),
+        *(output("c"), user("so?")),
+    )
+    assert [message["role"] for message in found] == ["assistant", "tool", "tool", "tool", "user", "user", "user"]
+    assert [message["content"] for message in found[1:]] == [
+        "seen",
+        "See the image below.",
+        "done",
+        [told("Images from the call a of f:"), shown(RED)],
+        [told("Images from the call b of f:"), shown(BLUE)],
+        "so?",
+    ]
+
+
+def test_an_image_of_an_output_without_its_call_is_not_lost() -> None:
+    found = messages(user("hi"), FunctionCallOutput(call_id="z", output=(InputImage(image_url=RED),)))
+    assert [message["role"] for message in found] == ["user", "tool", "user"]
+    assert found[2]["content"] == [told("Images from the call z:"), shown(RED)]
+
+
+def test_an_image_of_a_developer_is_shown_by_the_user() -> None:
+    parts = (InputText(text="Look like this."), InputImage(image_url=RED))
+    assert messages(user("hi"), Message(role="developer", content=parts), assistant("yes")) == [
+        {"role": "system", "content": "Look like this."},
+        {"role": "user", "content": "hi"},
+        {"role": "user", "content": [told("Images of the instructions:"), shown(RED)]},
+        {"role": "assistant", "content": "yes"},
+    ]
+
+
+def test_an_image_of_an_assistant_is_shown_by_the_user() -> None:
+    parts = (OutputText(text="Like this."), InputImage(image_url=RED))
+    assert messages(Message(role="assistant", content=parts), user("thanks")) == [
+        {"role": "assistant", "content": "Like this."},
+        {"role": "user", "content": [told("Images of this answer:"), shown(RED)]},
+        {"role": "user", "content": "thanks"},
+    ]
+
+
+# thoughts
 
 
 def test_thoughts_that_belong_to_no_message_are_left_out() -> None:
@@ -313,6 +465,7 @@ def test_a_recorded_call_of_openai_is_read() -> None:
             output_tokens_details=OutputTokensDetails(reasoning_tokens=128),
             total_tokens=313,
         ),
+        "default",
     )
 
 
@@ -324,7 +477,9 @@ def test_a_recorded_call_of_vllm_is_read() -> None:
 
 
 def test_a_recorded_answer_cut_at_its_limit_is_read() -> None:
-    assert recorded_deltas("upstream-chat/text-max_tokens-length-stream") == [Text("Partial output"), Finish("length")]
+    assert recorded_deltas("upstream-chat/text-max_tokens-length-stream") == [
+        Text("Partial output"), Finish("length", None, "default")
+    ]  # fmt: skip
 
 
 def test_a_recorded_answer_that_was_not_streamed_is_read() -> None:
@@ -436,6 +591,14 @@ def test_usage_within_the_choice_is_read() -> None:
     ]
     assert isinstance(finish, Finish)
     assert finish.usage is not None
+
+
+@pytest.mark.parametrize(("vendors", "ours"), [("flex", "flex"), ("on_demand", None), (None, None), ({}, None)])
+def test_the_service_tier_is_read_where_it_is_a_word_of_this_api(vendors: object, ours: Any) -> None:
+    chunk = {"service_tier": vendors, "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}
+    assert read(msgspec.json.encode(chunk), USAGE, DONE)[-1] == Finish(
+        "stop", Usage(input_tokens=3, output_tokens=2, total_tokens=5), ours
+    )
 
 
 def test_the_finish_waits_for_the_usage() -> None:
@@ -609,7 +772,13 @@ def guard(**fields: Any) -> ToolChoiceGuard:
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"tools": (), "parallel_tool_calls": False}, {"tools": (), "tool_choice": "none"}]
+    "fields",
+    [
+        {},
+        {"tools": (), "parallel_tool_calls": False},
+        {"tools": (), "tool_choice": "none"},
+        {"allowed": frozenset({"f"})},
+    ],
 )
 def test_nothing_is_held_back_where_nothing_was_demanded(fields: Object) -> None:
     guarding = guard(**fields)
@@ -634,6 +803,8 @@ def test_deltas_wait_until_a_demanded_call_begins(choice: Any) -> None:
         ({"tool_choice": Named("f")}, [Finish("stop")], "called no tool, though the function 'f'"),
         ({"tool_choice": Named("f")}, [G], "called 'g', though the function 'f'"),
         ({"tool_choice": "required", "tools": (Offer(name="f"),)}, [G], "called 'g', though 'required'"),
+        ({"tool_choice": "required", "allowed": frozenset("f")}, [G], "called 'g', though one of 'f'"),
+        ({"tool_choice": "required", "allowed": frozenset("fg")}, [Finish("stop")], "no tool, though one of 'f', 'g'"),
         ({"tool_choice": "none"}, [Text("a"), F], "called 'f', though 'none'"),
         ({"parallel_tool_calls": False}, [F, G], "several calls"),
     ],
@@ -714,9 +885,9 @@ def body_of(server: RawServer, number: int = -1) -> Object:
 
 async def test_a_turn_is_asked_for_and_read() -> None:
     async with chat(HELLO, key="k") as (server, model):
-        assert await deltas_of(model, temperature=0.5) == HELLO_DELTAS
+        assert await deltas_of(model, sampling=Sampling(seed=5)) == HELLO_DELTAS
     assert (server.asked[0].path, server.asked[0].headers["authorization"]) == ("/v1/chat/completions", "Bearer k")
-    assert body_of(server) == chat_request(prompt(temperature=0.5), reasoning_field="reasoning_content")
+    assert body_of(server) == chat_request(prompt(sampling=Sampling(seed=5)), reasoning_field="reasoning_content")
 
 
 async def test_the_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -794,10 +965,11 @@ async def test_leaving_a_turn_stops_the_upstream() -> None:
         (HELLO, CALL_F, {"tool_choice": "required"}),
         (HELLO, CALL_F, {"tool_choice": Named("f")}),
         (CALL_G, CALL_F, {"tool_choice": Named("f")}),
+        (CALL_G, CALL_F, {"tool_choice": "required", "allowed": frozenset("f")}),
         (CALL_BOTH, CALL_F, {"parallel_tool_calls": False}),
         (CALL_G, HELLO, {"tool_choice": "none"}),
     ],
-    ids=["required", "named", "named another", "parallel", "none"],
+    ids=["required", "named", "named another", "not allowed", "parallel", "none"],
 )
 async def test_a_choice_ignored_once_is_asked_for_again(wrong: Script, right: Script, fields: Object) -> None:
     async with chat(right) as (_, model):

@@ -5,8 +5,8 @@ Every answer it gets is held to the rules by `sdk` (tests/chatserver.py).
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any, NamedTuple, TypeAlias
 
 import openai
@@ -19,13 +19,11 @@ from antiphon.config import (
     Limits,
     ModelSettings,
     ScriptedModel,
-    ScriptedToolSettings,
     Settings,
     Storage,
-    Tools,
 )
 from tests import chatserver as chat
-from tests.chatserver import ChatServer, ended, sdk
+from tests.chatserver import ChatServer, ended, relay, sdk
 from tests.conftest import WAIT_S, serve
 from tests.rawserver import HEAD, RawServer, Script, Wire, answers, breaks_off, chunked, streams
 
@@ -38,7 +36,6 @@ WEATHER: FunctionToolParam = {
     "strict": False,
 }
 MEMORY = Storage(database=":memory:")
-HOSTED = Tools(scripted=ScriptedToolSettings(enabled=True))
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -319,21 +316,6 @@ async def test_a_real_model_stops_when_the_stream_is_closed_early(tiny: openai.A
 
 
 # -- a chat server over HTTP: what it is asked, and what becomes of its faults
-
-
-class Relay(NamedTuple):
-    upstream: ChatServer
-    client: openai.AsyncOpenAI
-
-
-@asynccontextmanager
-async def relay(replies: Mapping[str, Script], limits: Limits = Limits()) -> AsyncIterator[Relay]:  # noqa: B008 # frozen
-    async with ChatServer(replies) as upstream:
-        settings = Settings(
-            models=(ChatUpstream(url=upstream.url, attempts_max=1),), storage=MEMORY, limits=limits, tools=HOSTED
-        )
-        async with serve(settings) as url, sdk(url) as client:
-            yield Relay(upstream, client)
 
 
 async def test_an_upstream_is_told_the_whole_conversation_in_its_own_terms() -> None:

@@ -23,7 +23,7 @@ from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
-from antiphon.models.chunks import ChunkReader
+from antiphon.models.logprobs import chunk_reader
 from antiphon.models.upstream import Upstream
 
 CARDS_KEPT_S = 30.0
@@ -102,7 +102,7 @@ class ChatModel:
     async def _turn(self, prompt: Prompt, spelling: "_Spelling") -> AsyncGenerator[list[Delta], None]:
         body = chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
         sent = msgspec.json.encode(body)
-        reader = ChunkReader()
+        reader = chunk_reader(prompt.top_logprobs)
         try:
             async with aclosing(self._upstream.post_events("/chat/completions", sent, is_live=prompt.is_live)) as reads:
                 async for payloads in reads:
@@ -234,6 +234,8 @@ class ToolChoiceGuard:
         self._is_single = not prompt.parallel_tool_calls
         self._permitted = _permitted(prompt)
         self._choice = f"the function {choice.name!r}" if isinstance(choice, Named) else repr(choice)
+        if choice == "required" and prompt.allowed is not None:
+            self._choice = f"one of {', '.join(map(repr, sorted(prompt.allowed)))}"
         self._calls: set[str] = set()
         self._is_finished = False
         self._held: list[Delta] = []
@@ -286,6 +288,6 @@ def _permitted(prompt: Prompt) -> frozenset[str] | None:
         case "none":
             return frozenset()
         case "required":
-            return frozenset(offer.name for offer in prompt.tools)
-        case _:
+            return frozenset(offer.name for offer in prompt.tools) if prompt.allowed is None else prompt.allowed
+        case _:  # with "auto", a call beyond `allowed` is refused, and told to the model, by whoever runs the turns
             return None

@@ -1,14 +1,17 @@
 """The body of a chat-completions request for a Prompt. Pure: knows no server, and nothing of answers."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
+
+from msgspec import structs
 
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
     InputImage,
+    InputText,
     Message,
     MessagePart,
     Reasoning,
@@ -16,20 +19,26 @@ from antiphon.wire.items import (
     SummaryText,
 )
 from antiphon.wire.items import Refusal as RefusalPart
+from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
 
 Object: TypeAlias = dict[str, Any]
 ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning"] | None
 LimitField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
 
+VERBOSITY = {"low": "Keep your answers short.", "high": "Answer at length and in detail."}
+"""No parameter for it is common to servers of this API; medium is what a model does by itself."""
+
+
 def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field: LimitField = "max_tokens") -> Object:
     """The JSON body for a prompt. Holds only what was asked for: unknown fields make strict servers refuse."""
     asked = {
-        "temperature": prompt.sampling.temperature,
-        "top_p": prompt.sampling.top_p,
+        **structs.asdict(prompt.sampling),
         limit_field: prompt.max_output_tokens,
         "stop": list(prompt.stop) or None,
+        "response_format": _format(prompt.format),
         "reasoning_effort": prompt.effort,
+        "service_tier": None if prompt.service_tier in ("auto", "default") else prompt.service_tier,
         "user": prompt.user,
     }
     return {
@@ -38,8 +47,21 @@ def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field
         "stream": True,
         "stream_options": {"include_usage": True},
         **{name: value for name, value in asked.items() if value is not None},
+        **_logprobs(prompt.top_logprobs),
         **(_tools(prompt) if prompt.tools else {}),
     }
+
+
+def _format(wanted: JsonObjectFormat | JsonSchemaFormat | None) -> Object | None:
+    if not isinstance(wanted, JsonSchemaFormat):
+        return None if wanted is None else {"type": "json_object"}
+    told = {"name": wanted.name, "schema": wanted.schema, "description": wanted.description, "strict": wanted.strict}
+    return {"type": "json_schema", "json_schema": {name: field for name, field in told.items() if field is not None}}
+
+
+def _logprobs(top: int | None) -> Object:
+    """At least one, since to llama.cpp 0 means no logprobs at all; the LogprobReader leaves out what is too much."""
+    return {} if top is None else {"logprobs": True, "top_logprobs": max(1, top)}
 
 
 def _tools(prompt: Prompt) -> Object:
@@ -70,8 +92,10 @@ def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> list[Object]:
     for item in prompt.items:
         if isinstance(item, Message) and item.role in ("system", "developer"):
             system.append(_text(item.content))
+            conversation.show("Images of the instructions:", item.content)
         else:
             conversation.add(item)
+    system.append(VERBOSITY.get(prompt.verbosity or "medium", ""))
     text = "\n\n".join(filter(None, system))
     return [{"role": "system", "content": text}] * bool(text) + conversation.end()
 
@@ -101,7 +125,7 @@ class _Conversation:
             case FunctionCallOutput():
                 self._close()
                 if self._is_unplaced(item):  # its call is not in the prompt
-                    self._place_output(item.call_id)
+                    self._place_outputs([(item.call_id, "")])
             case Reasoning():
                 if self._text or self._calls:
                     self._close()
@@ -110,9 +134,16 @@ class _Conversation:
                 if self._text or self._calls:
                     self._close()
                 self._text = _text(item.content)
+                self.show("Images of this answer:", item.content)
             case Message():
                 self._close()
-                self._messages.append({"role": "user", "content": _text(item.content)})
+                self._messages.append({"role": "user", "content": _content(item.content)})
+
+    def show(self, line: str, parts: Iterable[MessagePart]) -> None:
+        """A user message with the images among the parts, where there are any: other roles commonly take text only."""
+        if images := [part for part in parts if isinstance(part, InputImage)]:
+            self._close()
+            self._messages.append({"role": "user", "content": _content((InputText(text=line), *images))})
 
     def end(self) -> list[Object]:
         self._close()
@@ -122,9 +153,9 @@ class _Conversation:
         """Thoughts without an answer or a call belong to no message, and are left out."""
         if self._text or self._calls:
             self._messages.append(self._assistant())
-            for call in self._calls:
-                self._place_output(call.call_id)
+        calls = [(call.call_id, call.name) for call in self._calls]
         self._thoughts, self._text, self._calls = [], "", []
+        self._place_outputs(calls)
 
     def _assistant(self) -> Object:
         message: Object = {"role": "assistant", "content": self._text or None}
@@ -145,11 +176,33 @@ class _Conversation:
         waiting = self._outputs[output.call_id]
         return bool(waiting) and waiting[0] is output
 
-    def _place_output(self, call_id: str) -> None:
-        if waiting := self._outputs.get(call_id):
-            output = waiting.popleft().output
-            text = output if isinstance(output, str) else _text(output)
-            self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+    def _place_outputs(self, calls: Iterable[tuple[str, str]]) -> None:
+        """The outputs of calls, by id and name, in one row; after it, the images that are among them."""
+        shown: list[tuple[str, tuple[InputText | InputImage, ...]]] = []
+        for call_id, name in calls:
+            if waiting := self._outputs.get(call_id):
+                output = waiting.popleft().output
+                parts = (InputText(text=output),) if isinstance(output, str) else output
+                has_images = any(isinstance(part, InputImage) for part in parts)
+                text = _text(parts) or "See the image below." * has_images  # some servers refuse an empty output
+                self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+                shown.append((f"Images from the call {call_id}{name and f' of {name}'}:", parts))
+        for line, parts in shown:
+            self.show(line, parts)
+
+
+def _content(parts: Sequence[MessagePart]) -> str | list[Object]:
+    """What a user said: a string wherever that can say it."""
+    if not any(isinstance(part, InputImage) for part in parts):
+        return _text(parts)
+    return [_image(part) if isinstance(part, InputImage) else {"type": "text", "text": _text([part])} for part in parts]
+
+
+def _image(part: InputImage) -> Object:
+    image = {"url": part.image_url}
+    if part.detail != "auto":
+        image["detail"] = "high" if part.detail == "original" else part.detail  # chat servers know low and high
+    return {"type": "image_url", "image_url": image}
 
 
 def _text(parts: Iterable[MessagePart | ReasoningText | SummaryText]) -> str:

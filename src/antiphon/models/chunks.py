@@ -1,6 +1,6 @@
 """The chunks of a streamed chat completion as deltas. Pure: knows nothing of where they come from."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
@@ -9,7 +9,7 @@ from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Tho
 from antiphon.errors import ApiError, ModelError
 from antiphon.models.faults import excerpt, read_fault, refusal
 from antiphon.models.sse import DONE
-from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
+from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, ServiceTier, Usage
 
 
 class _Function(Struct, gc=False):
@@ -58,20 +58,23 @@ class _Usage(Struct, gc=False):
     completion_tokens_details: _OutputDetails | None = None
 
 
-class _Choice(Struct, gc=False):
+class Choice(Struct, gc=False):
     delta: _Said | None = None
     message: _Said | None = None
     finish_reason: str | None = None
     usage: _Usage | None = None
+    logprobs: Any = None
+    """Of any form here: they are read where they were asked for (logprobs.py)."""
 
 
-class _Chunk(Struct, gc=False):
-    choices: list[_Choice] | None = None
+class Chunk(Struct, gc=False):
+    choices: list[Choice] | None = None
     usage: _Usage | None = None
+    service_tier: Any = None
     error: Any = None
 
 
-_decode_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
+_decode_chunk = msgspec.json.Decoder(Chunk, strict=False).decode
 
 _REASONS: dict[str, FinishReason] = {
     "length": "length",
@@ -87,6 +90,8 @@ _REASONS: dict[str, FinishReason] = {
 """All others are one or another word for having come to the end."""
 _FAILED_REASONS = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
 """OpenRouter · vLLM and SGLang · Zhipu · DeepSeek."""
+_TIERS = get_args(ServiceTier)
+"""Other words, such as Groq's on_demand, are no word of this API."""
 
 
 class ChunkReader:
@@ -100,6 +105,7 @@ class ChunkReader:
     def __init__(self) -> None:
         self._calls = _Calls()
         self._usage: _Usage | None = None
+        self._service_tier: ServiceTier | None = None
         self._reason = ""
         self._has_said = False
         self._is_ended = False
@@ -148,12 +154,14 @@ class ChunkReader:
             raise _not_a_chunk(payload) from None
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if chunk.error is not None or (chunk.choices is None and chunk.usage is None):
+        if chunk.error is not None:
             raise _not_a_chunk(payload)
-        if chunk.choices:
-            self._hear(chunk.choices[0], deltas)
+        if choices := chunk.choices:
+            self._hear(chunk, choices[0], deltas)
+        elif choices is None and chunk.usage is None:
+            raise _not_a_chunk(payload)
 
-    def _hear(self, choice: _Choice, deltas: list[Delta]) -> None:
+    def _hear(self, chunk: Chunk, choice: Choice, deltas: list[Delta]) -> None:
         said = choice.delta or choice.message
         if said is not None:
             if thought := said.reasoning_content or said.reasoning:  # vLLM sends both, with the same text
@@ -172,6 +180,8 @@ class ChunkReader:
             if choice.finish_reason in _FAILED_REASONS:
                 raise ModelError(f"The model server broke the answer off (finish_reason {choice.finish_reason!r}).")
             self._reason = choice.finish_reason.lower()
+            if chunk.service_tier in _TIERS:  # vendors that tell it do so in every chunk
+                self._service_tier = chunk.service_tier
 
     def _finish(self, deltas: list[Delta]) -> None:
         if self._is_ended:
@@ -184,7 +194,7 @@ class ChunkReader:
         if reason == "tool_calls":
             deltas += self._calls.completed()
         self._is_ended = True
-        deltas.append(Finish(reason, _usage(self._usage)))
+        deltas.append(Finish(reason, _usage(self._usage), self._service_tier))
 
 
 class _Calls:
