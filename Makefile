@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input
+CLIENTS := tests/clients/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint format bench constraints wheel clean libgomp nginx
+.PHONY: help serve test lint format bench constraints wheel clean clients libgomp nginx git
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
@@ -15,13 +16,14 @@ help:
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
 	@echo 'make constraints  pin the dependencies anew                    (ARGS=--upgrade for newer ones)'
+	@echo 'make clients      set up the JavaScript clients that the tests drive; make test does it too'
 	@echo 'make wheel        build dist/antiphon-….whl; make clean: remove all that is built'
 
 # exec: the signal of a Ctrl-C or a stop reaches the server itself.
 serve: $(VENV)/.serve libgomp
 	@exec $(BIN)/antiphon serve $(ARGS)
 
-test: lint libgomp
+test: lint clients libgomp git
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.test
@@ -48,7 +50,7 @@ constraints:
 	    --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The stamps: set up again only when what is asked for has changed.
 $(VENV)/.serve: pyproject.toml constraints.txt
@@ -65,6 +67,12 @@ $(VENV)/.test: $(VENV)/.serve
 	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt
 	@touch $@
 
+# npm and node come with the Python packages of the tests, so the system needs neither. No script of a package is run.
+clients: $(CLIENTS)/.done
+$(CLIENTS)/.done: tests/clients/package.json tests/clients/package-lock.json $(VENV)/.test
+	$(BIN)/npm --prefix tests/clients ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@touch $@
+
 # Installs the system package $(1) when the test $(2) fails and this user may; where it still fails, says what helps and
 # goes on: $(3) is then what does not work.
 define system-package
@@ -79,6 +87,9 @@ endef
 
 libgomp: $(VENV)/.serve
 	$(call system-package,libgomp1,$(BIN)/python -c 'import ctypes; import sys; sys.platform != "linux" or ctypes.CDLL("libgomp.so.1")',without it the embedded model does not run)
+
+git:
+	$(call system-package,git,command -v git >/dev/null,without it Codex has no repository to work in)
 
 nginx:
 	$(call system-package,nginx-light,command -v nginx >/dev/null,without it there is nothing to compare with)

@@ -10,11 +10,16 @@
     fail before | say x, fail     fails before the first token, or after it
     cut | say x, cut              ends at the token limit
 
-Steps are parted by " | ". After tool outputs it says "got: " and the outputs; without a script it echoes the text.
+Steps are parted by " | ". Turns are parted by " => ": when the calls of one turn are answered, the next one is due, as in
+
+    say first | call f {} => call g {} | call h {} => say done
+
+After the outputs of the last turn's calls it says "got: " and the outputs; without a script it echoes the text.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from antiphon.config import Limits
 from antiphon.config import ScriptedModel as Settings
@@ -27,6 +32,8 @@ from antiphon.wire.response import OutputTokensDetails, Usage
 
 KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
 VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut"})
+Step: TypeAlias = tuple[str, str]
+"""A verb and what follows it."""
 FIRST_OF_JANUARY_2026 = 1_767_225_600
 
 
@@ -44,7 +51,7 @@ class ScriptedModel:
         budget = prompt.max_output_tokens
         said = thought = 0
         reason: FinishReason = "stop"
-        for verb, text in _permitted(prompt, _steps(prompt)):
+        for verb, text in _due(prompt):
             if verb == "fail":
                 raise ModelError(f"The scripted model failed: {text or 'as told'}.")
             if verb == "stall":
@@ -53,7 +60,7 @@ class ScriptedModel:
             if verb == "cut":
                 reason = "length"
                 break
-            for delta in _deltas(verb, text, said):
+            for delta in _deltas(verb, text, len(prompt.items), said):
                 if budget is not None and said >= budget:
                     reason = "length"
                     break
@@ -75,26 +82,38 @@ class ScriptedModel:
         return None
 
 
-def _steps(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    outputs = _outputs_at_end(prompt)
-    if outputs:
-        yield "say", "got: " + ", ".join(outputs)
-        return
+def _due(prompt: Prompt) -> list[Step]:
+    """The first turn of the script whose calls are not answered. Outputs are counted, since clients hand the calls and
+    outputs of one turn in any order."""
+    outputs = _outputs(prompt)
+    answered = len(outputs)
+    for turn in _turns(prompt):
+        steps = list(_permitted(prompt, turn))
+        if answered <= 0:
+            return steps
+        answered -= max(1, sum(verb == "call" for verb, _ in steps))
+    return [("say", "got: " + ", ".join(outputs))]
+
+
+def _turns(prompt: Prompt) -> Iterator[Iterator[Step]]:
     text = _last_text(prompt)
-    if text.split(" ", 1)[0] not in VERBS:
-        if prompt.tool_choice == "required" or isinstance(prompt.tool_choice, Named):
-            chosen = prompt.tool_choice.name if isinstance(prompt.tool_choice, Named) else prompt.tools[0].name
-            yield "call", chosen + " {}"
-        else:
-            yield "say", text
-        return
-    for step in text.split(" | "):
+    if text.split(" ", 1)[0] in VERBS:
+        yield from (_steps(turn) for turn in text.split(" => "))
+    elif prompt.tool_choice == "required" or isinstance(prompt.tool_choice, Named):
+        chosen = prompt.tool_choice.name if isinstance(prompt.tool_choice, Named) else prompt.tools[0].name
+        yield iter([("call", chosen + " {}")])
+    else:
+        yield iter([("say", text)])
+
+
+def _steps(turn: str) -> Iterator[Step]:
+    for step in turn.split(" | "):
         verb, _, rest = step.partition(" ")
         is_step = verb in VERBS and (verb != "long" or rest.isdecimal()) and (verb != "call" or rest)
         yield (verb, rest) if is_step else ("say", step)
 
 
-def _permitted(prompt: Prompt, steps: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _permitted(prompt: Prompt, steps: Iterator[Step]) -> Iterator[Step]:
     """The steps as far as the request's tool choice and stop strings let them come."""
     has_called = False
     for verb, text in steps:
@@ -110,11 +129,11 @@ def _permitted(prompt: Prompt, steps: Iterator[tuple[str, str]]) -> Iterator[tup
         yield verb, text
 
 
-def _outputs_at_end(prompt: Prompt) -> list[str]:
-    """Outputs that came after the last message: the tools have just answered."""
+def _outputs(prompt: Prompt) -> list[str]:
+    """What tools have answered since the user last spoke."""
     found: list[str] = []
     for item in reversed(prompt.items):
-        if isinstance(item, Message):
+        if isinstance(item, Message) and item.role == "user":
             break
         if isinstance(item, FunctionCallOutput):
             found.append(_text(item.output))
@@ -134,11 +153,11 @@ def _last_text(prompt: Prompt) -> str:
     return "hello"
 
 
-def _deltas(verb: str, text: str, place: int) -> Iterator[Delta]:
+def _deltas(verb: str, text: str, turn: int, place: int) -> Iterator[Delta]:
     if verb == "call":
         name, _, arguments = text.partition(" ")
         key = str(place)
-        yield ToolCall(key, name=name, call_id=f"call_{place}")
+        yield ToolCall(key, name=name, call_id=f"call_{turn}_{place}")
         for piece in _pieces(arguments or "{}"):
             yield ToolCall(key, piece)
         return

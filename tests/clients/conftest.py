@@ -1,0 +1,20 @@
+"""What the clients' tests share: a server for each module with the scripted model behind it, and no network but that."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from antiphon.config import ScriptedModel, Settings, Storage
+from tests.conftest import serve
+
+MODEL = "scripted"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One server for all tests of a module: no test looks at what another one stored."""
+    database = tmp_path_factory.mktemp("store") / "test.db"
+    settings = Settings(models=(ScriptedModel(name=MODEL),), storage=Storage(database=str(database)))
+    async with serve(settings) as address:
+        yield address
