@@ -1,4 +1,4 @@
-"""What the clients' tests share: a server for each module with the scripted model behind it, and no network but that."""
+"""What the clients' tests share: a server a module, with the scripted model behind it. No client goes elsewhere."""
 
 from collections.abc import AsyncIterator
 

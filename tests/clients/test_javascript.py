@@ -1,4 +1,4 @@
-"""The official SDK for Node, and the AI SDK: each check of their scripts is a test of its own. `make clients` sets them up."""
+"""The official SDK for Node, and the AI SDK: each check of their scripts is a test of its own."""
 
 import asyncio
 import json

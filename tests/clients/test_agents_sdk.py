@@ -1,0 +1,209 @@
+"""The OpenAI Agents SDK against the scripted model: runs, streams, function tools, handoffs and what is remembered."""
+
+from collections.abc import AsyncIterator
+
+import openai
+import pytest
+import pytest_asyncio
+from agents import (
+    Agent,
+    FunctionTool,
+    HandoffOutputItem,
+    MaxTurnsExceeded,
+    MessageOutputItem,
+    ModelSettings,
+    OpenAIResponsesModel,
+    ReasoningItem,
+    RunConfig,
+    Runner,
+    RunResultStreaming,
+    SQLiteSession,
+    ToolCallItem,
+    ToolCallOutputItem,
+    function_tool,
+)
+from openai.types.responses import ResponseTextDeltaEvent
+from openai.types.shared import Reasoning
+
+from tests.chatserver import sdk
+from tests.clients.conftest import MODEL
+
+QUIET = RunConfig(tracing_disabled=True)
+"""Traces would go to their maker."""
+ASK_WEATHER = 'call get_weather {"location": "Paris"}'
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@function_tool
+def get_weather(location: str) -> str:
+    """The weather of a place."""
+    return f"sunny in {location}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def model(url: str) -> AsyncIterator[OpenAIResponsesModel]:
+    async with sdk(url) as client:
+        yield OpenAIResponsesModel(MODEL, client)
+
+
+@pytest.fixture
+def agent(model: OpenAIResponsesModel) -> Agent:
+    tools: list[FunctionTool] = [get_weather]
+    return Agent(name="clerk", instructions="Be kind.", model=model, tools=[*tools])
+
+
+async def streamed_text(run: RunResultStreaming) -> str:
+    return "".join(
+        [
+            event.data.delta
+            async for event in run.stream_events()
+            if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent)
+        ]
+    )
+
+
+async def test_an_agent_without_tools_answers(model: OpenAIResponsesModel) -> None:
+    result = await Runner.run(Agent(name="clerk", model=model), "say hello there", run_config=QUIET)
+
+    assert result.final_output == "hello there"
+    assert [type(item) for item in result.new_items] == [MessageOutputItem]
+    [response] = result.raw_responses
+    assert response.response_id is not None
+    assert response.response_id.startswith("resp_")
+    usage = result.context_wrapper.usage
+    assert (usage.requests, usage.input_tokens, usage.output_tokens, usage.total_tokens) == (1, 3, 2, 5)
+
+
+async def test_a_stream_tells_the_final_output(agent: Agent) -> None:
+    run = Runner.run_streamed(agent, "say hello there, you", run_config=QUIET)
+
+    assert await streamed_text(run) == "hello there, you"
+    assert run.final_output == "hello there, you"
+    assert run.context_wrapper.usage.total_tokens == 7
+
+
+@pytest.mark.parametrize("script", [ASK_WEATHER, f"think hm | say first | {ASK_WEATHER}"])
+async def test_a_tool_loop_runs_to_its_end(agent: Agent, script: str) -> None:
+    result = await Runner.run(agent, script, run_config=QUIET)
+
+    assert result.final_output == "got: sunny in Paris"
+    [output] = [item for item in result.new_items if isinstance(item, ToolCallOutputItem)]
+    assert output.output == "sunny in Paris"
+    assert result.context_wrapper.usage.requests == 2
+
+
+async def test_a_streamed_tool_loop_runs_to_its_end_with_its_thought(agent: Agent) -> None:
+    agent = agent.clone(model_settings=ModelSettings(reasoning=Reasoning(summary="auto")))
+    run = Runner.run_streamed(agent, f"think let me see | {ASK_WEATHER}", run_config=QUIET)
+
+    assert await streamed_text(run) == "got: sunny in Paris"
+    kinds = [type(item) for item in run.new_items]
+    assert kinds == [ReasoningItem, ToolCallItem, ToolCallOutputItem, MessageOutputItem]
+    [thought] = [item.raw_item for item in run.new_items if isinstance(item, ReasoningItem)]
+    assert [part.text for part in thought.summary] == ["let me see"]
+
+
+async def test_calls_over_several_turns_are_all_answered(agent: Agent) -> None:
+    script = f'{ASK_WEATHER} | call get_weather {{"location": "Rome"}} => {ASK_WEATHER} => say done'
+
+    result = await Runner.run(agent, script, run_config=QUIET)
+
+    assert result.final_output == "done"
+    outputs = [item.output for item in result.new_items if isinstance(item, ToolCallOutputItem)]
+    assert outputs == ["sunny in Paris", "sunny in Rome", "sunny in Paris"]
+    assert len(result.raw_responses) == 3
+
+
+async def test_turns_are_limited_by_the_client(agent: Agent) -> None:
+    with pytest.raises(MaxTurnsExceeded):
+        await Runner.run(agent, f"{ASK_WEATHER} => {ASK_WEATHER} => say done", max_turns=2, run_config=QUIET)
+
+
+async def test_a_handoff_reaches_the_other_agent(agent: Agent, model: OpenAIResponsesModel) -> None:
+    poet = Agent(name="poet", handoff_description="Writes poems", model=model)
+    clerk = agent.clone(handoffs=[poet])
+
+    result = await Runner.run(clerk, "call transfer_to_poet {} => say roses are red", run_config=QUIET)
+
+    assert result.last_agent.name == "poet"
+    assert result.final_output == "roses are red"
+    [handoff] = [item for item in result.new_items if isinstance(item, HandoffOutputItem)]
+    assert (handoff.source_agent.name, handoff.target_agent.name) == ("clerk", "poet")
+
+
+async def test_an_agent_may_be_another_ones_tool(agent: Agent, model: OpenAIResponsesModel) -> None:
+    poet = Agent(name="poet", model=model).as_tool("write", "Writes a poem")
+    script = 'call write {"input": "say roses are red"}'
+
+    result = await Runner.run(agent.clone(tools=[poet]), script, run_config=QUIET)
+
+    assert result.final_output == "got: roses are red"
+
+
+async def test_a_conversation_goes_on_from_the_previous_response(agent: Agent) -> None:
+    first = await Runner.run(agent, ASK_WEATHER, run_config=QUIET)
+    second = await Runner.run(agent, "say bye", previous_response_id=first.last_response_id, run_config=QUIET)
+
+    assert second.final_output == "bye"
+    assert second.context_wrapper.usage.input_tokens == 12
+
+
+async def test_a_tool_loop_sends_only_what_is_new_where_the_server_remembers(agent: Agent) -> None:
+    run = Runner.run_streamed(agent, f"{ASK_WEATHER} => say done", auto_previous_response_id=True, run_config=QUIET)
+
+    assert await streamed_text(run) == "done"
+
+
+async def test_a_conversation_goes_on_from_its_items(agent: Agent) -> None:
+    first = await Runner.run(agent, f"think hm | say so | {ASK_WEATHER}", run_config=QUIET)
+    again = [*first.to_input_list(), {"role": "user", "content": "say bye"}]
+
+    second = await Runner.run(agent, again, run_config=QUIET)  # type: ignore[arg-type] # a plain dictionary is meant
+
+    assert second.final_output == "bye"
+
+
+async def test_a_session_of_the_client_is_sent_back_as_items(agent: Agent) -> None:
+    session = SQLiteSession("one")
+    try:
+        await Runner.run(agent, f"think hm | {ASK_WEATHER}", session=session, run_config=QUIET)
+        run = Runner.run_streamed(agent, "say bye", session=session, run_config=QUIET)
+
+        assert await streamed_text(run) == "bye"
+        assert len(await session.get_items()) == 7
+    finally:
+        session.close()
+
+
+async def test_nothing_is_stored_where_the_client_asks_for_it(agent: Agent, url: str) -> None:
+    agent = agent.clone(model_settings=ModelSettings(store=False))
+    result = await Runner.run(agent, ASK_WEATHER, run_config=QUIET)
+
+    assert result.final_output == "got: sunny in Paris"
+    async with sdk(url) as client:
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(str(result.last_response_id))
+
+
+async def test_a_required_call_is_made(agent: Agent) -> None:
+    agent = agent.clone(model_settings=ModelSettings(tool_choice="get_weather"), tool_use_behavior="stop_on_first_tool")
+
+    result = await Runner.run(agent.clone(tools=[ping]), "hello", run_config=QUIET)
+
+    assert result.final_output == "pong"
+
+
+@function_tool(name_override="get_weather")
+def ping() -> str:
+    """Needs no argument, which the scripted model gives where a call is forced."""
+    return "pong"
+
+
+async def test_an_unknown_model_is_an_error_of_the_sdk_beneath(agent: Agent, url: str) -> None:
+    async with sdk(url) as client:
+        lost = agent.clone(model=OpenAIResponsesModel("gpt-99", client))
+        with pytest.raises(openai.BadRequestError, match="gpt-99"):
+            await Runner.run(lost, "hello", run_config=QUIET)
+        with pytest.raises(openai.BadRequestError, match="gpt-99"):
+            await streamed_text(Runner.run_streamed(lost, "hello", run_config=QUIET))
