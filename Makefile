@@ -69,7 +69,7 @@ $(VENV)/.test: $(VENV)/.serve
 
 # npm and node come with the Python packages of the tests, so the system needs neither. No script of a package is run.
 clients: $(CLIENTS)/.done
-$(CLIENTS)/.done: tests/clients/package.json tests/clients/package-lock.json $(VENV)/.test
+$(CLIENTS)/.done: tests/clients/package.json tests/clients/package-lock.json | $(VENV)/.test
 	$(BIN)/npm --prefix tests/clients ci --ignore-scripts --no-audit --no-fund --no-update-notifier
 	@touch $@
 

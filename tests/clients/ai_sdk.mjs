@@ -3,13 +3,14 @@
 import assert from "node:assert/strict";
 
 import { createOpenAI } from "@ai-sdk/openai";
-import { APICallError, generateText, stepCountIs, streamText, tool } from "ai";
+import { APICallError, generateText, Output, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
-import { check, gathered, model, run, url } from "./checks.mjs";
+import { check, gathered, knownModel, model, run, url } from "./checks.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
-const scripted = createOpenAI({ baseURL: url, apiKey: "none" }).responses(model);
+const openai = createOpenAI({ baseURL: url, apiKey: "none" });
+const scripted = openai.responses(model);
 const asked = { model: scripted, maxRetries: 0 };
 const places = [];
 const tools = {
@@ -22,6 +23,7 @@ const tools = {
     },
   }),
 };
+const reasoning = { openai: { reasoningSummary: "auto", forceReasoning: true } };
 const loop = { ...asked, tools, stopWhen: stepCountIs(5) };
 const ASK_WEATHER = 'call get_weather {"location": "Paris"}';
 
@@ -56,8 +58,7 @@ check("a stream tells the text of its end", async () => {
 });
 
 check("a thought is shown as reasoning", async () => {
-  const openai = { reasoningSummary: "auto", forceReasoning: true };
-  const { of, result } = await parts({ ...asked, prompt: "think let me see | say hi", providerOptions: { openai } });
+  const { of, result } = await parts({ ...asked, prompt: "think let me see | say hi", providerOptions: reasoning });
 
   assert.equal(of("reasoning-delta").map((part) => part.text).join(""), "let me see");
   assert.equal(await result.reasoningText, "let me see");
@@ -78,8 +79,7 @@ check("a tool loop runs to its end", async () => {
 });
 
 check("a streamed tool loop runs to its end, with a thought", async () => {
-  const openai = { reasoningSummary: "auto", forceReasoning: true };
-  const { of, result } = await parts({ ...loop, prompt: `think hm | ${ASK_WEATHER}`, providerOptions: { openai } });
+  const { of, result } = await parts({ ...loop, prompt: `think hm | ${ASK_WEATHER}`, providerOptions: reasoning });
 
   assert.equal(await result.text, "got: sunny in Paris");
   assert.equal(of("tool-input-delta").map((part) => part.delta).join(""), '{"location": "Paris"}');
@@ -116,8 +116,8 @@ check("a tool choice is kept to", async () => {
 
 check("a conversation goes on from the previous response", async () => {
   const first = await generateText({ ...asked, prompt: "say one" });
-  const openai = { previousResponseId: first.providerMetadata.openai.responseId };
-  const { of, result } = await parts({ ...asked, prompt: "say two", providerOptions: { openai } });
+  const providerOptions = { openai: { previousResponseId: first.providerMetadata.openai.responseId } };
+  const { of, result } = await parts({ ...asked, prompt: "say two", providerOptions });
 
   assert.equal(await result.text, "two");
   assert.equal(of("finish-step")[0].usage.inputTokens, 5);
@@ -139,6 +139,51 @@ function goesOnFromMessages(store) {
 check("a conversation goes on from its messages", goesOnFromMessages(true)); // sent as references to stored items
 check("a conversation goes on from its messages where nothing is stored", goesOnFromMessages(false));
 
+check("a tool loop of a reasoning model runs where nothing is stored", async () => {
+  const providerOptions = { openai: { store: false } };
+  const reasoner = { ...loop, model: openai.responses(knownModel), providerOptions };
+  const { text, steps } = await generateText({ ...reasoner, prompt: `think hm | ${ASK_WEATHER}` });
+
+  assert.equal(text, "got: sunny in Paris");
+  assert.equal(steps[0].usage.outputTokenDetails.reasoningTokens, 1);
+});
+
+check("an answer is an object of its schema", async () => {
+  const output = Output.object({ schema: z.object({ name: z.string(), people: z.number() }) });
+  const asks = { ...asked, output, prompt: 'say {"name": "Paris", "people": 2}' };
+  const whole = await generateText(asks);
+  const { result } = await parts(asks);
+
+  assert.deepEqual(whole.output, { name: "Paris", people: 2 });
+  assert.deepEqual(await result.output, { name: "Paris", people: 2 });
+});
+
+check("a custom tool, a shell and a patch are run by the client", async () => {
+  const ran = [];
+  const keep = (answer) => async (input) => {
+    ran.push(input);
+    return answer;
+  };
+  const outcome = { type: "exit", exitCode: 0 };
+  const { text } = await generateText({
+    ...loop,
+    tools: {
+      sql: openai.tools.customTool({ execute: keep("one row") }),
+      shell: openai.tools.shell({ execute: keep({ output: [{ stdout: "a file", stderr: "", outcome }] }) }),
+      apply_patch: openai.tools.applyPatch({ execute: keep({ status: "completed", output: "patched" }) }),
+    },
+    prompt:
+      'call sql {"input": "select 1"} => call shell {"commands": ["ls"]} => ' +
+      'call apply_patch {"operation": {"type": "create_file", "path": "a.txt", "diff": "+a"}} => say done',
+  });
+
+  assert.equal(text, "done");
+  const [query, { action }, { operation }] = ran;
+  assert.equal(query, "select 1");
+  assert.deepEqual(action.commands, ["ls"]);
+  assert.deepEqual(operation, { type: "create_file", path: "a.txt", diff: "+a" });
+});
+
 check("an answer that is cut says so", async () => {
   const { text, finishReason } = await generateText({ ...asked, prompt: "long 50", maxOutputTokens: 2 });
 
@@ -146,7 +191,7 @@ check("an answer that is cut says so", async () => {
 });
 
 check("an unknown model is an error with the server's message, streamed or not", async () => {
-  const unknown = { ...asked, model: createOpenAI({ baseURL: url, apiKey: "none" }).responses("gpt-99"), prompt: "hi" };
+  const unknown = { ...asked, model: openai.responses("gpt-99"), prompt: "hi" };
   for (const attempt of [generateText, parts]) {
     await assert.rejects(attempt(unknown), (error) => {
       assert(APICallError.isInstance(error));

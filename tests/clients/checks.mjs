@@ -8,6 +8,7 @@ const checks = [];
 
 export const [, , url] = process.argv;
 export const model = "scripted";
+export const knownModel = "gpt-5.5"; // the scripted model too, by a name from which clients conclude what it can do
 
 export function check(name, attempt) {
   checks.push([name, attempt]);

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 
 import OpenAI from "openai";
-import { zodResponsesFunction } from "openai/helpers/zod";
+import { zodResponsesFunction, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
-import { check, gathered, model, run, url } from "./checks.mjs";
+import { check, gathered, knownModel, model, run, url } from "./checks.mjs";
 
 const client = new OpenAI({ baseURL: url, apiKey: "none", maxRetries: 0 });
 const weather = zodResponsesFunction({
@@ -14,6 +14,8 @@ const weather = zodResponsesFunction({
   description: "The weather of a place",
   parameters: z.object({ location: z.string() }),
 });
+const city = zodTextFormat(z.object({ name: z.string(), people: z.number() }), "city");
+const sql = { type: "custom", name: "sql", format: { type: "grammar", syntax: "lark", definition: 'start: "select " /[0-9]+/' } };
 const ASK_WEATHER = 'call get_weather {"location": "Paris"}';
 
 function of(events, type) {
@@ -112,6 +114,55 @@ check("a tool loop goes on from items handed back", async () => {
   assert.equal(answered.output_text, "got: sunny");
 });
 
+check("a tool loop goes on from reasoning that was asked for by value", async () => {
+  const asks = { model, tools: [weather], store: false, include: ["reasoning.encrypted_content"] };
+  const input = [{ role: "user", content: `think hm | ${ASK_WEATHER}` }];
+  const asked = await client.responses.stream({ ...asks, input }).finalResponse();
+  const [reasoning, call] = asked.output;
+  input.push(reasoning, call, { type: "function_call_output", call_id: call.call_id, output: "sunny" });
+  const answered = await client.responses.create({ ...asks, input });
+
+  assert.deepEqual([reasoning.type, reasoning.content], ["reasoning", [{ type: "reasoning_text", text: "hm" }]]);
+  assert.equal(answered.output_text, "got: sunny");
+});
+
+check("the input of a custom tool is streamed and answered", async () => {
+  const { format, ...free } = sql;
+  const stream = client.responses.stream({ model, tools: [free], input: 'call sql {"input": "select 1"}' });
+  const events = await gathered(stream);
+  const asked = await stream.finalResponse();
+  const [call] = asked.output;
+  const answered = await client.responses.create({
+    model,
+    previous_response_id: asked.id,
+    input: [{ type: "custom_tool_call_output", call_id: call.call_id, output: "1" }],
+    tools: [free],
+  });
+
+  assert.deepEqual([call.type, call.name, call.input], ["custom_tool_call", "sql", "select 1"]);
+  const deltas = of(events, "response.custom_tool_call_input.delta");
+  assert.equal(deltas.map((event) => event.delta).join(""), "select 1");
+  assert.equal(answered.output_text, "got: 1");
+});
+
+check("the input of a custom tool fits its grammar", async () => {
+  const fits = await client.responses.create({ model, tools: [sql], input: 'call sql {"input": "select 12"}' });
+  const fails = await client.responses.create({ model, tools: [sql], input: 'call sql {"input": "drop"}' }).catch((e) => e);
+
+  assert.equal(fits.output[0].input, "select 12");
+  assert(!fails.output?.some((item) => item.type === "custom_tool_call"));
+});
+
+check("an answer is parsed by its schema", async () => {
+  const asks = { model, text: { format: city }, input: 'say {"name": "Paris", "people": 2}' };
+  const parsed = await client.responses.parse(asks);
+  const streamed = await client.responses.stream(asks).finalResponse();
+
+  assert.deepEqual(parsed.output_parsed, { name: "Paris", people: 2 });
+  assert.deepEqual(streamed.output_parsed, { name: "Paris", people: 2 });
+  assert.deepEqual(streamed.text.format.schema, city.schema);
+});
+
 check("an answer that is cut says so", async () => {
   const final = await client.responses.stream({ model, input: "long 50", max_output_tokens: 2 }).finalResponse();
 
@@ -171,7 +222,7 @@ check("a response that was deleted is gone", async () => {
 });
 
 check("the models are listed", async () => {
-  assert.deepEqual((await gathered(client.models.list())).map(({ id }) => id), [model]);
+  assert.deepEqual((await gathered(client.models.list())).map(({ id }) => id), [model, knownModel]);
 });
 
 await run();

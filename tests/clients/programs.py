@@ -27,7 +27,7 @@ class Ended(NamedTuple):
 
 
 async def ran(script: Path, *arguments: str, cwd: Path, environment: Mapping[str, str]) -> Ended:
-    """Node with the script. It gets this environment alone: the user's may name keys, proxies and places to trace to."""
+    """Node with the script. It gets this environment alone: the user's may name keys, and places to trace to."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(str(NODE), str(script), *arguments),

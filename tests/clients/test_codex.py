@@ -3,22 +3,16 @@
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
-import pytest_asyncio
 
-from antiphon.config import ScriptedModel, Settings, Storage
-from tests.clients.conftest import MODEL
+from tests.clients.conftest import KNOWN_MODEL, MODEL
 from tests.clients.programs import MODULES, needs_modules, ran
-from tests.conftest import serve
 
 Object: TypeAlias = dict[str, Any]
 
-KNOWN_MODEL = "gpt-5.5"
-"""A name by which Codex knows what the model can do; for others it offers what any model can."""
 SETTINGS = """
 model = "{model}"
 model_provider = "antiphon"
@@ -50,14 +44,6 @@ pytestmark = [
     needs_modules,
     pytest.mark.skipif(shutil.which("git") is None, reason="Codex works in a git repository"),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    database = tmp_path_factory.mktemp("store") / "test.db"
-    models = (ScriptedModel(name=MODEL), ScriptedModel(name=KNOWN_MODEL))
-    async with serve(Settings(models=models, storage=Storage(database=str(database)))) as address:
-        yield address
 
 
 class Told(NamedTuple):
