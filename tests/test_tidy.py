@@ -45,8 +45,12 @@ def tracked() -> list[Path]:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=True)
         files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     else:
-        files = [path for path in ROOT.rglob("*") if not any(p.startswith(".") for p in path.relative_to(ROOT).parts)]
+        files = [path for path in ROOT.rglob("*") if not any(map(is_made, path.relative_to(ROOT).parts))]
     return sorted(path for path in files if path.is_file())
+
+
+def is_made(part: str) -> bool:
+    return part.startswith(".") or part == "node_modules"
 
 
 def name(path: Path) -> str:

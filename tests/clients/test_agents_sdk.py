@@ -1,12 +1,17 @@
 """The OpenAI Agents SDK against the scripted model: runs, streams, function tools, handoffs and what is remembered."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
 import pytest_asyncio
 from agents import (
     Agent,
+    ApplyPatchOperation,
+    ApplyPatchResult,
+    ApplyPatchTool,
+    CustomTool,
     FunctionTool,
     HandoffOutputItem,
     MaxTurnsExceeded,
@@ -17,13 +22,21 @@ from agents import (
     RunConfig,
     Runner,
     RunResultStreaming,
+    ShellCallOutcome,
+    ShellCommandOutput,
+    ShellCommandRequest,
+    ShellResult,
+    ShellTool,
     SQLiteSession,
     ToolCallItem,
     ToolCallOutputItem,
+    apply_diff,
     function_tool,
 )
+from agents.tool_context import ToolContext
 from openai.types.responses import ResponseTextDeltaEvent
 from openai.types.shared import Reasoning
+from pydantic import BaseModel
 
 from tests.chatserver import sdk
 from tests.clients.conftest import MODEL
@@ -39,6 +52,29 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def get_weather(location: str) -> str:
     """The weather of a place."""
     return f"sunny in {location}"
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+class Editor:
+    """Keeps files in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+
+    def create_file(self, operation: ApplyPatchOperation) -> str:
+        self.files[operation.path] = apply_diff("", operation.diff or "", "create")
+        return "created"
+
+    def update_file(self, operation: ApplyPatchOperation) -> str:
+        self.files[operation.path] = apply_diff(self.files[operation.path], operation.diff or "")
+        return "updated"
+
+    def delete_file(self, operation: ApplyPatchOperation) -> ApplyPatchResult:
+        return ApplyPatchResult(status="failed", output=f"there is no {operation.path}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -198,6 +234,64 @@ async def test_a_required_call_is_made(agent: Agent) -> None:
 def ping() -> str:
     """Needs no argument, which the scripted model gives where a call is forced."""
     return "pong"
+
+
+async def test_an_output_type_is_asked_for_by_its_schema(agent: Agent) -> None:
+    script = 'call get_weather {"location": "Paris"} => say {"name": "Paris", "people": 2}'
+    agent = agent.clone(output_type=City)
+
+    result = await Runner.run(agent, script, run_config=QUIET)
+    run = Runner.run_streamed(agent, script, run_config=QUIET)
+
+    assert result.final_output == City(name="Paris", people=2)
+    assert await streamed_text(run) == '{"name": "Paris", "people": 2}'
+    assert run.final_output == City(name="Paris", people=2)
+
+
+async def test_a_custom_tool_gets_its_input_as_it_is(agent: Agent) -> None:
+    asked: list[str] = []
+
+    async def answer(context: ToolContext[Any], text: str) -> str:
+        asked.append(text)
+        return "one row"
+
+    grammar = {"type": "grammar", "syntax": "regex", "definition": r"select \d+"}
+    sql = CustomTool(name="sql", description="Asks", on_invoke_tool=answer, format=grammar)
+
+    run = Runner.run_streamed(agent.clone(tools=[sql]), 'call sql {"input": "select 1"}', run_config=QUIET)
+
+    assert await streamed_text(run) == "got: one row"
+    assert asked == ["select 1"]
+
+
+async def test_a_shell_runs_on_the_client(agent: Agent) -> None:
+    def execute(request: ShellCommandRequest) -> ShellResult:
+        assert request.data.action.timeout_ms == 1000
+        said = " and ".join(request.data.action.commands)
+        return ShellResult([ShellCommandOutput(stdout=said, outcome=ShellCallOutcome("exit", exit_code=0))])
+
+    script = 'call shell {"commands": ["ls", "pwd"], "timeout_ms": 1000}'
+    result = await Runner.run(agent.clone(tools=[ShellTool(execute)]), script, run_config=QUIET)
+
+    assert "ls and pwd" in result.final_output
+    first, _ = result.raw_responses
+    assert [item.type for item in first.output] == ["shell_call"]
+
+
+async def test_a_patch_is_applied_by_the_client(agent: Agent) -> None:
+    editor = Editor()
+    script = "".join(
+        [
+            'call apply_patch {"operation": {"type": "create_file", "path": "a.txt", "diff": "+one\\n+two"}} => ',
+            'call apply_patch {"operation": {"type": "update_file", "path": "a.txt", "diff": "@@\\n one\\n-two"}} => ',
+            'call apply_patch {"operation": {"type": "delete_file", "path": "b.txt"}}',
+        ]
+    )
+
+    run = Runner.run_streamed(agent.clone(tools=[ApplyPatchTool(editor)]), script, run_config=QUIET)
+
+    assert await streamed_text(run) == "got: completed: created, completed: updated, failed: there is no b.txt"
+    assert editor.files == {"a.txt": "one"}
 
 
 async def test_an_unknown_model_is_an_error_of_the_sdk_beneath(agent: Agent, url: str) -> None:

@@ -8,10 +8,10 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
-from pydantic import SecretStr
+from langchain_openai import ChatOpenAI, custom_tool
+from pydantic import BaseModel, SecretStr
 
-from tests.clients.conftest import MODEL
+from tests.clients.conftest import KNOWN_MODEL, MODEL
 from tests.conftest import WAIT_S
 
 ASK_WEATHER = 'call get_weather {"location": "Paris"}'
@@ -146,6 +146,46 @@ async def test_a_required_call_is_made(url: str) -> None:
     answer = await model.ainvoke("hello")
 
     assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("get_weather", {})]
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+async def test_an_answer_is_parsed_by_its_schema(url: str) -> None:
+    model = chat(url).with_structured_output(City, method="json_schema", strict=True)
+    script = 'say {"name": "Paris", "people": 2}'
+
+    pieces = [piece async for piece in model.astream(script)]
+
+    assert await model.ainvoke(script) == City(name="Paris", people=2)
+    assert pieces[-1] == City(name="Paris", people=2)
+
+
+@custom_tool
+def sql(query: str) -> str:
+    """Asks a database."""
+    return f"rows of {query}"
+
+
+async def test_a_custom_tool_gets_its_input_as_it_is(url: str) -> None:
+    model = chat(url, output_version="responses/v1").bind_tools([sql])
+    messages: list[BaseMessage] = [HumanMessage('call sql {"input": "select 1"}')]
+
+    asked = await streamed(model, messages)
+    [call] = asked.tool_calls
+    assert (call["name"], call["args"]) == ("sql", {"__arg1": "select 1"})
+    answered = await model.ainvoke([*messages, asked, await sql.ainvoke(call)])
+
+    assert answered.text == "got: rows of select 1"
+
+
+async def test_reasoning_is_handed_back_where_nothing_is_stored(url: str) -> None:
+    model = chat(url, KNOWN_MODEL, store=False, include=["reasoning.encrypted_content"]).bind_tools([get_weather])
+    messages: list[BaseMessage] = [HumanMessage(f"think hm | {ASK_WEATHER}")]
+
+    assert (await loop(model, messages)).text == "got: sunny in Paris"
 
 
 async def test_a_conversation_goes_on_from_the_previous_response(url: str) -> None:

@@ -9,6 +9,7 @@ from pydantic_ai import (
     Agent,
     ModelHTTPError,
     ModelResponse,
+    NativeOutput,
     ThinkingPart,
     ToolCallPart,
     ToolOutput,
@@ -21,7 +22,7 @@ from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.chatserver import sdk
-from tests.clients.conftest import MODEL
+from tests.clients.conftest import KNOWN_MODEL, MODEL
 
 ASK_WEATHER = 'call get_weather {"location": "Paris"}'
 
@@ -116,6 +117,32 @@ async def test_an_output_type_is_filled_by_a_call(model: OpenAIResponsesModel) -
     result = await agent.run('call answer {"name": "Paris", "people": 2000000}')
 
     assert result.output == City(name="Paris", people=2_000_000)
+
+
+async def test_an_output_type_is_asked_for_by_its_schema(model: OpenAIResponsesModel) -> None:
+    agent = Agent(model, output_type=NativeOutput(City))
+    script = 'say {"name": "Paris", "people": 2}'
+
+    async with agent.run_stream(script) as run:
+        assert await run.get_output() == City(name="Paris", people=2)
+    assert (await agent.run(script)).output == City(name="Paris", people=2)
+
+
+async def test_an_answer_that_does_not_fit_its_schema_is_asked_for_again(model: OpenAIResponsesModel) -> None:
+    agent = Agent(model, output_type=ToolOutput(City, name="answer"))
+
+    result = await agent.run('call answer {"name": "Paris"} => call answer {"name": "Paris", "people": 2}')
+
+    assert result.output == City(name="Paris", people=2)
+
+
+async def test_reasoning_is_handed_back_where_nothing_is_stored(agent: Agent, url: str) -> None:
+    settings = OpenAIResponsesModelSettings(openai_store=False)
+    async with sdk(url) as client:
+        reasoner = OpenAIResponsesModel(KNOWN_MODEL, provider=OpenAIProvider(openai_client=client))
+        result = await agent.run(f"think hm | {ASK_WEATHER}", model=reasoner, model_settings=settings)
+
+    assert result.output == "got: sunny in Paris"
 
 
 async def test_a_conversation_goes_on_from_its_messages(agent: Agent) -> None:
