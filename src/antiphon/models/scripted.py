@@ -10,7 +10,7 @@
     fail before | say x, fail     fails before the first token, or after it
     cut | say x, cut              ends at the token limit
 
-Steps are parted by " | ". Turns are parted by " => ": when the calls of one turn are answered, the next one is due, as in
+Steps are parted by " | ", turns by " => ": when the calls of one turn are answered, the next one is due, as in
 
     say first | call f {} => call g {} | call h {} => say done
 
