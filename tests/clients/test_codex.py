@@ -1,5 +1,6 @@
 """Codex, the command line agent, against the scripted model: it works in a repository, by tools of every kind."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ stream_max_retries = 0
 NOWHERE = "http://127.0.0.1:9"
 """What it would ask of others, beside the server of this test, goes here."""
 PATCH = "*** Begin Patch\n*** Add File: patched.txt\n+by a patch\n*** End Patch\n"
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+"""One dot, as PNG."""
 LOOK = 'call exec_command {"cmd": "echo by a shell > shelled.txt; cat shelled.txt"}'
 
 pytestmark = [
@@ -134,6 +137,14 @@ async def test_a_tool_in_a_namespace_is_found_by_its_names(codex: Codex) -> None
     [spawned] = told.items("collab_tool_call")
     assert (spawned["tool"], spawned["prompt"], spawned["status"]) == ("spawn_agent", "say I am another", "completed")
     assert [message[:17] for message in told.messages] == ['got: {"agent_id":']
+
+
+async def test_a_picture_comes_back_from_a_call(codex: Codex) -> None:
+    (codex.repository / "dot.png").write_bytes(base64.b64decode(PICTURE))
+
+    told = await codex.work("--", 'call view_image {"path": "dot.png"}')
+
+    assert (told.code, told.messages) == (0, ["got: [image]"])
 
 
 async def test_a_thought_is_shown(codex: Codex) -> None:
