@@ -18,7 +18,7 @@ from antiphon.errors import (
     UnsupportedMediaType,
     UnsupportedParameter,
 )
-from antiphon.wire import codec
+from antiphon.wire.dialect import Dialect
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 HEADER_CHARS_MAX = 1_000
@@ -62,10 +62,11 @@ def _too_large(bytes_max: int) -> BodyTooLarge:
 class Answering:
     """How far the answer to one request has come. Stands in the scope, so that nothing need wrap every `send`."""
 
-    __slots__ = ("has_begun", "request_id")
+    __slots__ = ("dialect", "has_begun", "request_id")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, dialect: Dialect) -> None:
         self.request_id = request_id
+        self.dialect = dialect
         self.has_begun = False
 
     def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
@@ -84,11 +85,12 @@ async def send_json(
 
 
 async def send_value(call: Call, value: Any) -> None:
-    await send_json(call.scope, call.send, codec.encode(value))
+    await send_json(call.scope, call.send, call.dialect.encode(value))
 
 
 async def send_error(scope: Scope, send: Send, error: ApiError, headers: Mapping[bytes, bytes] | None = None) -> None:
-    await send_json(scope, send, codec.error_body(error), status=error.status, headers=headers)
+    status, body = scope["antiphon"].dialect.error(error)
+    await send_json(scope, send, body, status=status, headers=headers)
 
 
 def header_value(names: tuple[str, ...]) -> bytes:
@@ -108,6 +110,11 @@ class Call:
         self.scope = scope
         self.receive = receive
         self.send = send
+
+    @property
+    def dialect(self) -> Dialect:
+        dialect: Dialect = self.scope["antiphon"].dialect
+        return dialect
 
     def path(self, name: str) -> str:
         value: str = self.scope["path_params"][name]

@@ -1,4 +1,4 @@
-"""/v1/models, /health, and /openapi.json: what is really served, described from the routes and the wire types."""
+"""Models, /health, and /openapi.json: what is really served, described from the routes and the wire types."""
 
 import re
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from antiphon import __version__
 from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
+from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.items import Message
 from antiphon.wire.request import CreateResponse
@@ -38,15 +39,7 @@ async def _health(call: Call) -> None:
 
 def routes(engine: Engine) -> list[Served]:
     it = _Meta(engine)
-    return [
-        Served(method="GET", path="/v1/models", endpoint=it.models, summary="List models", gives=ModelList),
-        Served(
-            method="GET",
-            path="/v1/models/{model:path}",
-            endpoint=it.model,
-            summary="Retrieve a model",
-            gives=ModelCard,
-        ),
+    served = [
         Served(
             method="GET",
             path="/health",
@@ -56,6 +49,19 @@ def routes(engine: Engine) -> list[Served]:
             needs_key=False,
         ),
     ]
+    for dialect in DIALECTS:
+        models = f"{dialect.prefix}/models"
+        served += [
+            Served(method="GET", path=models, endpoint=it.models, summary="List models", gives=ModelList),
+            Served(
+                method="GET",
+                path=models + "/{model:path}",
+                endpoint=it.model,
+                summary="Retrieve a model",
+                gives=ModelCard,
+            ),
+        ]
+    return served
 
 
 def description(served: Sequence[Served]) -> Served:

@@ -1,4 +1,4 @@
-"""/v1/responses and what hangs under it."""
+"""/v1/responses and what hangs under it, and the same under the prefix of every other dialect."""
 
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from antiphon.engine.engine import Engine
 from antiphon.errors import InvalidValue
 from antiphon.observe import log
 from antiphon.wire import codec
+from antiphon.wire.dialect import DIALECTS, OPENAI, Dialect
 from antiphon.wire.request import INCLUDABLE, CreateResponse
 from antiphon.wire.resources import DeletedResponse, ItemList
 from antiphon.wire.response import Response
@@ -27,7 +28,12 @@ class _Responses(Struct, frozen=True):
 
     async def create(self, call: Call) -> None:
         body = await read_json(call.scope, call.receive, self.limits.body_bytes_max)
-        request, unknown = codec.decode_request(body, strict=self.strict, items_max=self.limits.history_items_max)
+        request, unknown = codec.decode_request(
+            body,
+            strict=self.strict or call.dialect.is_strict,
+            items_max=self.limits.history_items_max,
+            narrow=call.dialect.narrow,
+        )
         run = await self.engine.create(call.project, request)
         headers = {}
         if unknown:
@@ -85,32 +91,46 @@ def _check_include(values: list[str]) -> None:
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
     it = _Responses(engine, limits, strict)
-    one = "/v1/responses/{response_id}"
+    return [served for dialect in DIALECTS for served in _routes(it, dialect)]
+
+
+def _routes(it: _Responses, dialect: Dialect) -> list[Served]:
+    """/openapi.json describes the bodies of OpenAI's dialect; another has a description of its own, elsewhere."""
+    is_described = dialect is OPENAI
+    whose = "" if is_described else f", in the wire of {dialect.name}"
+    response, items = (Response, ItemList) if is_described else (dict, dict)
+    one = dialect.prefix + "/responses/{response_id}"
     return [
         Served(
             method="POST",
-            path="/v1/responses",
+            path=f"{dialect.prefix}/responses",
             endpoint=it.create,
-            summary="Create a response",
-            takes=CreateResponse,
-            gives=Response,
-            streams=True,
+            summary=f"Create a response{whose}",
+            takes=CreateResponse if is_described else dict,
+            gives=response,
+            streams=is_described,
         ),
         Served(
             method="GET",
             path=one,
             endpoint=it.retrieve,
-            summary="Retrieve a response, also one still running",
-            gives=Response,
+            summary=f"Retrieve a response, also one still running{whose}",
+            gives=response,
             query=("include",),
         ),
-        Served(method="DELETE", path=one, endpoint=it.delete, summary="Delete a response", gives=DeletedResponse),
+        Served(
+            method="DELETE",
+            path=one,
+            endpoint=it.delete,
+            summary=f"Delete a response{whose}",
+            gives=DeletedResponse,
+        ),
         Served(
             method="GET",
             path=one + "/input_items",
             endpoint=it.input_items,
-            summary="List the items a response was built from",
-            gives=ItemList,
+            summary=f"List the items a response was built from{whose}",
+            gives=items,
             query=("limit", "order", "after", "include"),
         ),
     ]

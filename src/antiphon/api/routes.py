@@ -16,6 +16,7 @@ from antiphon.config import Cors, Limits
 from antiphon.engine.engine import Engine
 from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
+from antiphon.wire import dialect
 
 
 class Api:
@@ -26,7 +27,7 @@ class Api:
         self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["antiphon"] = Answering("req_" + secrets.token_hex(16))
+        scope["antiphon"] = Answering("req_" + secrets.token_hex(16), dialect.of(scope["path"]))
         await self._app(scope, receive, send)
 
     async def stop(self) -> None:

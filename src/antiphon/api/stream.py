@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -16,7 +16,6 @@ from antiphon.wire.events import Event
 from antiphon.wire.response import Response
 
 SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -34,7 +33,7 @@ async def answer_whole(run: Run, call: Call, headers: Mapping[bytes, bytes]) -> 
         raise
     finally:
         watcher.cancel()
-    await send_json(call.scope, call.send, codec.encode(response), headers=headers)
+    await send_json(call.scope, call.send, call.dialect.encode(response), headers=headers)
 
 
 async def answer_streamed(
@@ -52,8 +51,9 @@ async def answer_streamed(
     try:
         await _await_model(run, first_byte_wait_s)
         run.announced = True
-        await call.send(call.scope["antiphon"].head(200, [*SSE_HEADERS, *headers.items()]))
-        writer = _Writer(run.log, call.send, keepalive_s)
+        kind = (b"content-type", call.dialect.stream_type)
+        await call.send(call.scope["antiphon"].head(200, [kind, *SSE_HEADERS, *headers.items()]))
+        writer = _Writer(run.log, call.dialect.frame, call.send, keepalive_s)
         try:
             await writer.is_done
         finally:
@@ -93,10 +93,6 @@ async def _await_model(run: Run, timeout_s: float) -> None:
         raise run.error
 
 
-def _frames(batch: list[Event]) -> bytes:
-    return codec.frame(batch[0]) if len(batch) == 1 else b"".join(map(codec.frame, batch))
-
-
 class _Writer:
     """Sends a run's events as they come, what came together in one write, and a comment on silence.
 
@@ -105,10 +101,11 @@ class _Writer:
     never held up.
     """
 
-    __slots__ = ("_last", "_log", "_loop", "_rest", "_send", "_sent", "_silence_s", "_timer", "is_done")
+    __slots__ = ("_frame", "_last", "_log", "_loop", "_rest", "_send", "_sent", "_silence_s", "_timer", "is_done")
 
-    def __init__(self, log: EventLog, send: Send, silence_s: float) -> None:
+    def __init__(self, log: EventLog, frame: Callable[[Event], bytes], send: Send, silence_s: float) -> None:
         self._log = log
+        self._frame = frame
         self._send = send
         self._silence_s = silence_s
         self._loop = asyncio.get_running_loop()
@@ -132,7 +129,8 @@ class _Writer:
         if self._rest is None and len(log.events) > self._sent:
             batch = log.events[self._sent :]
             self._sent += len(batch)
-            self._put(_frames(batch))
+            frame = self._frame
+            self._put(frame(batch[0]) if len(batch) == 1 else b"".join(map(frame, batch)))
         if log.closed and self._rest is None and not self.is_done.done():
             self.is_done.set_result(None)
 

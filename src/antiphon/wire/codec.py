@@ -4,7 +4,7 @@ A decode failure becomes an InvalidRequest that names the first fault by its pat
 codes of the API's own errors (faults.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice
@@ -35,10 +35,16 @@ T = TypeVar("T")
 
 
 def decode_request(
-    body: bytes, *, strict: bool = False, items_max: int = 1_000_000
+    body: bytes,
+    *,
+    strict: bool = False,
+    items_max: int = 1_000_000,
+    narrow: Callable[[JsonObject], JsonObject] | None = None,
 ) -> tuple[CreateResponse, tuple[str, ...]]:
-    """The request, and the paths of the unknown fields it was tolerated with (refused when `strict`)."""
-    raw = tolerance.normalised(_decode_object(body), items_max)
+    """The request, and the paths of the unknown fields it was tolerated with (refused when `strict`). `narrow` sees the
+    request as it came, refuses what its dialect does not have, and gives what `tolerance` shall see."""
+    raw = _decode_object(body)
+    raw = tolerance.normalised(narrow(raw) if narrow else raw, items_max)
     request = convert(raw, CreateResponse)
     _check_metadata(request.metadata)
     unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
@@ -161,6 +167,11 @@ def frame(event: Event) -> bytes:
     return head + data + b"\n\n"
 
 
+def sse(kind: str, data: bytes) -> bytes:
+    """One SSE frame of an event that another dialect wrote."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), _escaped(data))
+
+
 def _escaped(data: bytes) -> bytes:
     """JSON without the raw line separators of Unicode, at which some clients' line readers break a frame."""
     for raw, escape in ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085")):
@@ -174,11 +185,11 @@ def decode_event(data: bytes) -> Event:
     return event
 
 
-def error_body(error: ApiError) -> bytes:
-    """OpenAI's envelope, all four keys, at most ERROR_BYTES_MAX."""
+def error_body(error: ApiError, *, kind: str | None = None) -> bytes:
+    """The envelope, all four keys, at most ERROR_BYTES_MAX. `kind`: another dialect's word for the error's type."""
     message = error.message
     while True:
-        body = {"message": message, "type": error.type, "param": error.param, "code": error.code}
+        body = {"message": message, "type": kind or error.type, "param": error.param, "code": error.code}
         encoded = encode({"error": body})
         if len(encoded) <= ERROR_BYTES_MAX:
             return encoded
