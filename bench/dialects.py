@@ -1,4 +1,4 @@
-"""The two APIs that are measured: how each is asked, and how its streams show a token and their proper end."""
+"""The APIs that are measured: how each is asked, and how its streams show a token and their proper end."""
 
 from collections.abc import Callable
 
@@ -35,15 +35,21 @@ class Dialect(Struct, frozen=True):
         return head.encode() + body
 
 
-DIALECTS = {
-    "responses": Dialect(
-        path="/v1/responses",
+def _responses(path: str) -> Dialect:
+    return Dialect(
+        path=path,
         body=_responses_body,
         stream_fields={"stream": True},
         token_mark=b"response.output_text.delta",
         end_mark=b"response.completed",
         end_repeats_text=True,
-    ),
+    )
+
+
+RESPONSES, OPEN_RESPONSES = "responses", "openresponses"
+DIALECTS = {
+    RESPONSES: _responses("/v1/responses"),
+    OPEN_RESPONSES: _responses("/openresponses/v1/responses"),
     "chat": Dialect(
         path="/v1/chat/completions",
         body=_chat_body,

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from bench import report
+from bench.dialects import OPEN_RESPONSES, RESPONSES
 from bench.machine import machine
 from bench.measures import FULL, MEASURES, QUICK, Measure
 from bench.results import Results
@@ -36,6 +37,7 @@ class Options(Struct, frozen=True, kw_only=True):
     rounds: int
     server: str
     direct: bool
+    dialect: str
 
 
 def run(options: Options) -> Results:
@@ -43,7 +45,7 @@ def run(options: Options) -> Results:
     results = Results(started=started, mode=options.mode, rounds=options.rounds, machine=machine())
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="antiphon-bench-"))
-        stage = Stage(Bay(Path(folder), options.server), stack, direct=options.direct)
+        stage = Stage(Bay(Path(folder), options.server), stack, direct=options.direct, dialect=options.dialect)
         stage.warm_up()
         for number in range(1, options.rounds + 1):
             for measure in options.measures:
@@ -83,6 +85,9 @@ def options(arguments: Sequence[str] | None) -> Options:
     )
     parser.add_argument("--direct", action="store_true", help="load the fake upstream itself too: the floor")
     parser.add_argument("--server", default=SERVER, help="another command to measure as antiphon")
+    parser.add_argument(
+        "--dialect", choices=[RESPONSES, OPEN_RESPONSES], default=RESPONSES, help="how antiphon is asked"
+    )
     given = parser.parse_args(arguments)
     mode = QUICK if given.quick else FULL
     only = given.only or [measure.name for measure in MEASURES[mode]]
@@ -91,7 +96,9 @@ def options(arguments: Sequence[str] | None) -> Options:
         names = ", ".join(measure.name for measure in MEASURES[mode])
         parser.error(f"no measure is called {' or '.join(only)}; there are {names}")
     rounds = given.rounds or (1 if given.quick else ROUNDS)
-    return Options(measures=measures, mode=mode, rounds=rounds, server=given.server, direct=given.direct)
+    return Options(
+        measures=measures, mode=mode, rounds=rounds, server=given.server, direct=given.direct, dialect=given.dialect
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

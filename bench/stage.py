@@ -19,8 +19,10 @@ DIRECT = "direct"
 class Stage:
     """What it starts, the stack stops."""
 
-    def __init__(self, bay: Bay, stack: ExitStack, *, direct: bool) -> None:
+    def __init__(self, bay: Bay, stack: ExitStack, *, direct: bool, dialect: str) -> None:
+        """`dialect`: in which antiphon is asked."""
         self._bay = bay
+        self._dialect = dialect
         upstream = stack.enter_context(bay.upstream())
         upstream.wait_ready("/v1/models")
         self._targets = [stack.enter_context(self._fresh(name)) for name in (PEER, OURS)]
@@ -35,7 +37,7 @@ class Stage:
     def _fresh(self, name: str) -> Iterator[Target]:
         starts: dict[str, tuple[Callable[[], Service], str, str]] = {
             PEER: (self._bay.nginx, "chat", "/v1/models"),
-            OURS: (self._bay.antiphon, "responses", "/health"),
+            OURS: (self._bay.antiphon, self._dialect, "/health"),
         }
         start, dialect, ready_path = starts[name]
         with start() as service:

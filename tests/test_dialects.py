@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
@@ -338,6 +339,12 @@ async def test_a_body_of_another_type_or_size_is_refused_in_the_words_of_each_wi
 
 # -- Open Responses is strict
 
+
+def assistant(annotation: Object) -> Object:
+    content = [{"type": "output_text", "text": "a", "annotations": [annotation]}]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
 REFUSED: list[tuple[Object, str, str]] = [
     # parameters of OpenAI's, of other servers, of nobody
     ({"user": "u"}, "unknown_parameter", "user"),
@@ -418,6 +425,16 @@ REFUSED: list[tuple[Object, str, str]] = [
         "string_below_min_length",
         "input[0].call_id",
     ),
+    (
+        {"input": [{"type": "function_call", "call_id": "c", "name": "f g", "arguments": "{}"}]},
+        "invalid_value",
+        "input[0].name",
+    ),
+    (
+        {"input": [assistant({"type": "file_path", "file_id": "f", "index": 0})]},
+        "invalid_value",
+        "input[0].content[0].annotations[0].type",
+    ),
     ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "invalid_value", "input[0].type"),
 ]
 
@@ -486,6 +503,20 @@ async def test_allowing_no_tool_at_all_means_none(url: str) -> None:
 # -- one core, one store
 
 
+PLAIN = [name for name in KINDS if not re.search("reasoning|hosted|format", name)]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+async def test_v1_alone_serves_a_client_of_open_responses_that_uses_neither_reasoning_nor_hosted_tools(
+    url: str, name: str
+) -> None:
+    answer = await ask(url, "POST", "/v1/responses", request(stream=True, **KINDS[name][0]))
+
+    assert OPENAI.check(answer).keys() > wirecheck.RESPONSE_KEYS
+    for event in wirecheck.read(answer.body):
+        wirecheck.OPEN.event(event)
+
+
 @pytest.mark.parametrize(("first", "second"), [(OPENAI, OPEN), (OPEN, OPENAI)], ids=["continued in open", "in openai"])
 async def test_what_was_made_in_one_wire_is_continued_in_the_other(url: str, first: Side, second: Side) -> None:
     one = await first.create(url, input="think hm | call f {}", tools=[function("f")])
@@ -512,6 +543,30 @@ async def test_a_tool_loop_of_open_responses_takes_its_own_output_back(url: str)
 
     assert {item["type"] for item in one["output"]} == {"reasoning", "function_call", "antiphon:scripted_call"}
     assert "found" in two["output"][0]["content"][0]["text"]
+
+
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+async def test_all_that_came_out_of_open_responses_may_come_in(stage: Stage, said: list[Delta]) -> None:
+    stage.model.say(*said, Finish("stop"))
+    one = await OPEN.create(stage.url, model="played")
+    outputs = [
+        {"type": "function_call_output", "call_id": item["call_id"], "output": "o"}
+        for item in one["output"]
+        if item["type"] == "function_call"
+    ]
+    stage.model.say(Text("b"), Finish("stop"))
+    two = await OPEN.create(stage.url, model="played", input=[*one["output"], *outputs])
+    listed = (await OPEN.get(stage.url, f"responses/{two['id']}/input_items?order=asc"))["data"]
+
+    assert listed[: len(one["output"])] == one["output"]
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": None}, {"type": "item_reference"}])
+async def test_an_item_is_referred_to_by_its_id(url: str, kind: Object) -> None:
+    one = await OPENAI.create(url, input="say a")
+    two = await OPEN.create(url, input=[{"id": one["output"][0]["id"], **kind}])
+
+    assert (await OPEN.get(url, f"responses/{two['id']}/input_items"))["data"] == one["output"]
 
 
 OF_OPENAI: list[Object] = [
@@ -633,6 +688,7 @@ PARAMS: list[tuple[Shape, str]] = [
     (dialect.PARTS["input_file"], "InputFileContentParam"),
     (dialect.PARTS["input_video"], "InputVideoContent"),
     (dialect.PARTS["output_text"], "OutputTextContentParam"),
+    (dialect.CITATION, "UrlCitationParam"),
     (dialect.PARTS["refusal"], "RefusalContentParam"),
     (dialect.PARTS["summary_text"], "ReasoningSummaryContentParam"),
     (dialect.FUNCTION, "FunctionToolParam"),

@@ -29,7 +29,7 @@ from msgspec import Struct
 from antiphon.errors import ApiError, InvalidRequest, ModelError
 from antiphon.wire import codec
 from antiphon.wire import events as ev
-from antiphon.wire.items import Item
+from antiphon.wire.items import Annotation, Item
 from antiphon.wire.resources import ItemList
 from antiphon.wire.response import Response
 from antiphon.wire.shapes import ANY, AtLeast, Each, Fields, Forms, Shape, Tagged, Text, Words
@@ -117,6 +117,20 @@ def _message(*kinds: str, **more: Shape) -> Fields:
     return _kind({"role": ANY, "content": content} | STATUS | more)
 
 
+def _tags(union: object) -> Iterable[str]:
+    return (kind.__struct_config__.tag for kind in get_args(union))
+
+
+def _shown(union: object, known: frozenset[str]) -> dict[str, str]:
+    """Types that Open Responses does not know, as it is shown them -> as they are stored."""
+    return {tag if tag.startswith(SLUG) else SLUG + tag: tag for tag in _tags(union) if tag not in known}
+
+
+OWN_ITEMS: Final = _shown(Item, ITEMS)
+OWN_ANNOTATIONS: Final = _shown(Annotation, ANNOTATIONS)
+OWN_TOOLS: Final = [tag for tag in _tags(Tool) if tag.startswith(SLUG) and tag != Unserved.__struct_config__.tag]
+CITATION: Final = _kind({"start_index": AtLeast(0), "end_index": AtLeast(0), "url": ANY, "title": ANY})
+ANNOTATION: Final = Tagged("type", {"url_citation": CITATION} | dict.fromkeys(OWN_ANNOTATIONS, ANY))
 BREAKPOINT: Final[dict[str, Shape]] = {"prompt_cache_breakpoint": ANY}
 PARTS: Final[dict[str, Fields]] = {
     "input_text": _kind({"text": LONG} | BREAKPOINT),
@@ -125,7 +139,7 @@ PARTS: Final[dict[str, Fields]] = {
     ),
     "input_file": _kind({"filename?": ANY, "file_data?": ANY, "file_url?": ANY}),
     "input_video": _kind({"video_url": ANY}),
-    "output_text": _kind({"text": LONG, "annotations": ANY, "logprobs": ANY}),
+    "output_text": _kind({"text": LONG, "annotations": Each(ANNOTATION), "logprobs": ANY}),
     "refusal": _kind({"refusal": LONG}),
     "summary_text": _kind({"text": LONG}),
     "reasoning_text": _kind({"text": LONG}),
@@ -140,7 +154,7 @@ MESSAGE: Final = Tagged(
     },
 )
 CALL_ID: Final = Text(CALL_ID_CHARS_MAX, least=1)
-NAME: Final = Text(NAME_CHARS_MAX, least=1)
+NAME: Final = Text(NAME_CHARS_MAX, least=1, pattern="[a-zA-Z0-9_-]+")
 OURS: Final[dict[str, Shape]] = {"namespace": ANY, "caller": ANY, "created_by": ANY}
 """Fields of OpenAI's that come out, optional as extensions must be, and so may come in again; like BREAKPOINT, the
 logprobs of a text and the content of reasoning."""
@@ -157,16 +171,7 @@ ITEM_KINDS: Final[dict[str, Shape]] = {
     "compaction": _kind({"id?": ANY, "encrypted_content": LONG}),
     "item_reference": REFERENCE,
 }
-
-
-def _tags(union: object) -> Iterable[str]:
-    return (kind.__struct_config__.tag for kind in get_args(union))
-
-
-SLUGGED: Final = {tag if tag.startswith(SLUG) else SLUG + tag: tag for tag in _tags(Item) if tag not in ITEMS}
-"""Types of items as Open Responses shows them -> as they are stored."""
 FUNCTION: Final = _kind({"name": NAME, "description?": ANY, "parameters?": ANY, "strict": ANY})
-OWN_TOOLS: Final = [tag for tag in _tags(Tool) if tag.startswith(SLUG) and tag != Unserved.__struct_config__.tag]
 CHOICE: Final = Tagged("type", {"function": _kind({"name": ANY})})
 CHOICE_WORDS: Final = Words(("none", "auto", "required"))
 ALLOWED: Final = _kind({"tools": Each(CHOICE, most=TOOL_CHOICES_MAX), "mode": CHOICE_WORDS})
@@ -175,7 +180,7 @@ REQUEST: Final = Fields(
     {
         "model?": ANY,
         "input?": Forms(
-            text=LONG, array=Each(Tagged("type", ITEM_KINDS | dict.fromkeys(SLUGGED, ANY), untagged=REFERENCE))
+            text=LONG, array=Each(Tagged("type", ITEM_KINDS | dict.fromkeys(OWN_ITEMS, ANY), untagged=REFERENCE))
         ),
         "previous_response_id?": ANY,
         "include": Each(Words(("reasoning.encrypted_content", "message.output_text.logprobs"))),
@@ -231,14 +236,25 @@ def _narrow(raw: Object) -> Object:
 
 
 def _read_input(value: Any) -> Any:
-    """Each item under the type that it is stored under."""
-    if not isinstance(value, list):
-        return value
-    return [item | {"type": SLUGGED[item["type"]]} if _is_slugged(item) else item for item in value]
+    """Items and annotations under the types that they are stored under."""
+    return [_read_item(_stored(item, OWN_ITEMS)) for item in value] if isinstance(value, list) else value
 
 
-def _is_slugged(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("type"), str) and item["type"] in SLUGGED
+def _stored(value: Any, own: Mapping[str, str]) -> Any:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return value | {"type": own[kind]} if isinstance(kind, str) and kind in own else value
+
+
+def _read_item(item: Any) -> Any:
+    if not (isinstance(item, dict) and isinstance(item.get("content"), list)):
+        return item
+    return item | {"content": [_read_part(part) for part in item["content"]]}
+
+
+def _read_part(part: Any) -> Any:
+    if not (isinstance(part, dict) and isinstance(part.get("annotations"), list)):
+        return part
+    return part | {"annotations": [_stored(annotation, OWN_ANNOTATIONS) for annotation in part["annotations"]]}
 
 
 def _read_choice(value: Any) -> Any:

@@ -3,6 +3,7 @@
 A shape narrows what the wire types take; what has another JSON type than it is about, it leaves for them to refuse.
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -36,19 +37,27 @@ class Words(Shape, frozen=True):
 
 
 class Text(Shape, frozen=True):
-    """A string of bounded length, in characters."""
+    """A string of bounded length, in characters, all of it as `pattern` says."""
 
     most: int
     least: int = 0
+    pattern: str | None = None
 
     def check(self, value: object, path: str) -> None:
-        if isinstance(value, str) and not self.least <= len(value) <= self.most:
+        if not isinstance(value, str):
+            return
+        if not self.least <= len(value) <= self.most:
             side, word = ("below_min", "short") if len(value) < self.least else ("above_max", "long")
             raise InvalidValue(
                 f"Invalid '{path}': string too {word}. Expected a string with length from {self.least} to "
                 f"{self.most}, but got a string with length {len(value)} instead.",
                 param=path,
                 code=f"string_{side}_length",
+            )
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            raise InvalidValue(
+                f"Invalid '{path}': string does not match pattern. Expected a string that matches '{self.pattern}'.",
+                param=path,
             )
 
 
