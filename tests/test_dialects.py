@@ -205,6 +205,7 @@ SAID: dict[str, list[Delta]] = {
         ToolCall("0", "{}"),
         ToolCall("1", "{}"),
     ],
+    "a thought about the names of events": [Thought("response.reasoning_text.delta"), Text("b")],
     "separators of lines": [Text("a\u2028b\u2029c\x85d\r\n\n")],
 }
 

@@ -292,8 +292,11 @@ def event_type(kind: str) -> str:
 
 
 def _frame_open(event: ev.Event) -> bytes:
-    if type(event) in SAME:  # nearly all of a stream: no detour by plain objects
+    kind = type(event)
+    if kind in SAME:  # with thoughts nearly all of a stream: no detour by plain objects
         return codec.frame(event)
+    if kind in THOUGHTS:
+        return codec.frame(event).replace(b"response.reasoning_text.", b"response.reasoning.", 2)  # in `event`, `type`
     value = msgspec.to_builtins(event)
     value["type"] = event_type(value["type"])
     for name in value.keys() & WRITTEN.keys():
@@ -357,6 +360,7 @@ SAME: Final = frozenset(
     if kind.__struct_config__.tag in EVENTS and not set(kind.__struct_fields__) & WRITTEN.keys()
 )
 """Events that are the same in both wires."""
+THOUGHTS: Final = frozenset({ev.ReasoningTextDelta, ev.ReasoningTextDone})
 
 
 def _encode_open(value: Any) -> bytes:
