@@ -277,7 +277,7 @@ def _item(item: Object) -> Object:
     kind = item.get("type")
     if kind == "message":
         return _with_parts(item, "content", "output_text" if item.get("role") == "assistant" else "input_text")
-    if kind in {"function_call_output", "custom_tool_call_output"}:
+    if kind in ("function_call_output", "custom_tool_call_output"):  # no set: the type may be a list
         return _with_parts(item, "output", "")
     if kind == "reasoning":
         return {"summary": []} | item
