@@ -326,13 +326,15 @@ async def test_after_kill_9_all_that_was_completed_is_there(tmp_path: Path) -> N
 # -- the description
 
 
-SERVED = {
-    "/v1/responses": {"get", "post"},
-    "/v1/responses/{response_id}": {"get", "delete"},
-    "/v1/responses/{response_id}/input_items": {"get"},
-    "/v1/models": {"get"},
-    "/v1/models/{model}": {"get"},
-    "/health": {"get"},
+IN_EACH_DIALECT = {
+    "/responses": {"get", "post"},
+    "/responses/{response_id}": {"get", "delete"},
+    "/responses/{response_id}/input_items": {"get"},
+    "/models": {"get"},
+    "/models/{model}": {"get"},
+}
+SERVED = {"/health": {"get"}} | {
+    prefix + path: methods for prefix in ("/v1", "/openresponses/v1") for path, methods in IN_EACH_DIALECT.items()
 }
 
 

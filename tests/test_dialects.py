@@ -574,7 +574,9 @@ OF_OPENAI: list[Object] = [
     {
         "type": "message",
         "role": "user",
-        "content": [{"type": "input_image", "image_url": "data:,a", "detail": "original"}],
+        "content": [
+            {"type": "input_image", "image_url": "data:image/gif;base64,R0lGODlhAQABAAAAACw=", "detail": "original"}
+        ],
     },
     {"type": "custom_tool_call", "call_id": "c1", "name": "x", "input": "i"},
     {"type": "custom_tool_call_output", "call_id": "c1", "output": "o"},
@@ -641,6 +643,17 @@ async def test_events_about_what_open_responses_does_not_know_are_prefixed(url: 
     assert response["output"][0]["type"] == "antiphon:custom_tool_call"
     assert {"antiphon:custom_tool_call_input.delta", "antiphon:custom_tool_call_input.done"} <= kinds
     assert {kind for kind in kinds if not kind.startswith("antiphon:")} <= wirecheck.OPEN_EVENTS.keys()
+
+
+async def test_stored_responses_are_listed_in_both(stage: Stage) -> None:
+    for side in SIDES:
+        stage.model.say(Thought("a"), Text("b"), Finish("stop"))
+        await side.create(stage.url, model="played")
+    pages = [await side.get(stage.url, "responses?order=asc") for side in SIDES]
+
+    first, second = [[one["id"] for one in page["data"]] for page in pages]
+    assert first == second
+    assert len(first) == 2
 
 
 @each_side

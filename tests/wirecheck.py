@@ -130,8 +130,8 @@ def _item(item: Object) -> None:
 def _list(value: Object, wire: Wire) -> None:
     assert value.keys() >= {"object", "data"}
     for element in value["data"]:
-        if element.get("object") == "model":
-            _model(element, wire)
+        if "object" in element:
+            CHECKS[element["object"]](element, wire)
         else:
             _item(element)
             wire.item(element)

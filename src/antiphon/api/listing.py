@@ -16,6 +16,7 @@ from antiphon.core.ports import Order, ResponseQuery
 from antiphon.engine.engine import Engine
 from antiphon.errors import InvalidValue, UnknownParameter
 from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, NAME_CHARS_MAX, NEAR_MISS
+from antiphon.wire.dialect import DIALECTS, OPENAI
 from antiphon.wire.resources import ResponseList
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
@@ -145,10 +146,11 @@ def routes(engine: Engine) -> list[Served]:
     return [
         Served(
             method="GET",
-            path="/v1/responses",
+            path=f"{dialect.prefix}/responses",
             endpoint=_Listing(engine).list_responses,
             summary="List stored responses (an extension of the API)",
-            gives=ResponseList,
+            gives=ResponseList if dialect is OPENAI else dict,
             query=PARAMETERS,
         )
+        for dialect in DIALECTS
     ]

@@ -30,7 +30,7 @@ from antiphon.errors import ApiError, InvalidRequest, ModelError
 from antiphon.wire import codec
 from antiphon.wire import events as ev
 from antiphon.wire.items import Annotation, Item
-from antiphon.wire.resources import ItemList
+from antiphon.wire.resources import ItemList, ResponseList
 from antiphon.wire.response import Response
 from antiphon.wire.shapes import ANY, AtLeast, Each, Fields, Forms, Shape, Tagged, Text, Words
 from antiphon.wire.tolerance import Object
@@ -364,12 +364,13 @@ THOUGHTS: Final = frozenset({ev.ReasoningTextDelta, ev.ReasoningTextDone})
 
 
 def _encode_open(value: Any) -> bytes:
+    plain = msgspec.to_builtins(value)
     if isinstance(value, Response):
-        return codec.encode(_write_response(msgspec.to_builtins(value)))
-    if isinstance(value, ItemList):
-        plain = msgspec.to_builtins(value)
-        return codec.encode(plain | {"data": [_write_item(item) for item in plain["data"]]})
-    return codec.encode(value)
+        plain = _write_response(plain)
+    elif isinstance(value, ItemList | ResponseList):
+        write = _write_item if isinstance(value, ItemList) else _write_response
+        plain["data"] = [write(one) for one in plain["data"]]
+    return codec.encode(plain)
 
 
 def _error_open(error: ApiError) -> tuple[int, bytes]:
