@@ -13,7 +13,7 @@ from antiphon.errors import InvalidValue
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.dialect import DIALECTS, OPENAI, Dialect
-from antiphon.wire.request import INCLUDABLE, CreateResponse
+from antiphon.wire.request import INCLUDABLE, CreateResponse, StreamOptions
 from antiphon.wire.resources import DeletedResponse, ItemList
 from antiphon.wire.response import Response
 
@@ -45,12 +45,11 @@ class _Responses(Struct, frozen=True):
         if not request.stream:
             await answer_whole(run, call, headers)
             return
-        options = request.stream_options
         await answer_streamed(
             run,
             call,
             headers,
-            include_usage=options is not None and options.include_usage,
+            options=request.stream_options or StreamOptions(),
             first_byte_wait_s=self.limits.first_byte_wait_s,
             keepalive_s=self.limits.keepalive_s,
         )

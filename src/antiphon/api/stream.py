@@ -1,6 +1,7 @@
 """A run, answered over HTTP: streamed or waited for. The run stops when the connection that created it leaves."""
 
 import asyncio
+import secrets
 import types
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from antiphon.engine.log import EventLog
 from antiphon.engine.run import Run
 from antiphon.wire import codec
 from antiphon.wire.events import Event
+from antiphon.wire.request import StreamOptions
 from antiphon.wire.response import Response
 
 SSE_HEADERS = [
@@ -41,7 +43,7 @@ async def answer_streamed(
     call: Call,
     headers: Mapping[bytes, bytes],
     *,
-    include_usage: bool,
+    options: StreamOptions,
     first_byte_wait_s: float,
     keepalive_s: float,
 ) -> None:
@@ -53,12 +55,13 @@ async def answer_streamed(
         run.announced = True
         kind = (b"content-type", call.dialect.stream_type)
         await call.send(call.scope["antiphon"].head(200, [kind, *SSE_HEADERS, *headers.items()]))
-        writer = _Writer(run.log, call.dialect.frame, call.send, keepalive_s)
+        frame = call.dialect.frame
+        writer = _Writer(run.log, _noisy(frame) if options.include_obfuscation else frame, call.send, keepalive_s)
         try:
             await writer.is_done
         finally:
             await writer.close()
-        ending = _usage_frame(run.response) + codec.DONE if include_usage else codec.DONE
+        ending = _usage_frame(run.response) + codec.DONE if options.include_usage else codec.DONE
         await call.send(_body(ending, more=False))
     except asyncio.CancelledError:
         run.cancel()
@@ -91,6 +94,15 @@ async def _await_model(run: Run, timeout_s: float) -> None:
         timer.cancel()
     if run.error is not None and not run.response.output:
         raise run.error
+
+
+def _noisy(frame: Callable[[Event], bytes]) -> Callable[[Event], bytes]:
+    """Frames whose sizes tell nothing (`stream_options.include_obfuscation`)."""
+    return lambda event: codec.obfuscated(event, frame(event), _noise)
+
+
+def _noise(size: int) -> bytes:
+    return secrets.token_hex((size + 1) // 2)[:size].encode()
 
 
 class _Writer:

@@ -22,7 +22,8 @@ class Tagged(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Exited(Tagged, frozen=True, kw_only=True, tag="exit"):
-    exit_code: int
+    exit_code: int | None = None
+    """None where the client does not know: so the Agents SDK sends it."""
 
 
 class TimedOut(Tagged, frozen=True, kw_only=True, tag="timeout"):

@@ -15,7 +15,17 @@ from msgspec import Struct
 
 from antiphon.errors import ApiError, InvalidRequest, InvalidType, InvalidValue, UnknownParameter
 from antiphon.wire import tolerance
-from antiphon.wire.events import Event, HostedStatus, TaggedEvent
+from antiphon.wire.events import (
+    ArgumentsDelta,
+    CustomInputDelta,
+    Event,
+    HostedStatus,
+    OutputTextDelta,
+    ReasoningTextDelta,
+    RefusalDelta,
+    SummaryTextDelta,
+    TaggedEvent,
+)
 from antiphon.wire.faults import fault, too_deep
 from antiphon.wire.request import LATER, CreateResponse
 from antiphon.wire.tools import JsonObject, Tool
@@ -170,6 +180,23 @@ def frame(event: Event) -> bytes:
 def sse(kind: str, data: bytes) -> bytes:
     """One SSE frame of an event that another dialect wrote."""
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), _escaped(data))
+
+
+_DELTAS = frozenset(
+    (OutputTextDelta, RefusalDelta, ReasoningTextDelta, SummaryTextDelta, ArgumentsDelta, CustomInputDelta)
+)
+NOISE_BLOCK_BYTES = 64
+_NOISE = b',"obfuscation":"'
+
+
+def obfuscated(event: Event, frame: bytes, noise: Callable[[int], bytes]) -> bytes:
+    """A frame whose size does not tell how long its delta is: noise fills it up to whole blocks. `noise` gives so many
+    bytes of random ASCII that need no escape in JSON."""
+    if type(event) not in _DELTAS:
+        return frame
+    assert frame.endswith(b"}\n\n")
+    room = -(len(frame) + len(_NOISE) + 1) % NOISE_BLOCK_BYTES
+    return b'%s%s%s"}\n\n' % (frame[:-3], _NOISE, noise(room))
 
 
 def _escaped(data: bytes) -> bytes:
