@@ -4,6 +4,7 @@ jsonschema-rs and llguidance are loaded when they are first needed. The latter a
 that what is enforced there and checked elsewhere is the same language.
 """
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -87,8 +88,15 @@ def _slashes_escaped(pattern: str) -> str:
 
 def grammar_fault(source: str) -> str:
     """Why a Lark grammar does not compile; empty when it does."""
-    said = str(import_module("llguidance").LLMatcher.validate_grammar(source))
-    return said.partition("failed to compile JSON schema: ")[2].partition("\n   ")[0] or said
+    engine: Any = import_module("llguidance")
+    # With a tokenizer: one that names a special token, which no text holds, must fail here and not later.
+    said = str(engine.LLMatcher.validate_grammar(source, engine.LLTokenizer("byte")))
+    told = said.partition("failed to compile JSON schema: ")[2]
+    return " ".join(_QUOTED_SOURCE.split(told)[0].split()) or said
+
+
+_QUOTED_SOURCE = re.compile(r"\n +\d+ \| ")
+"""The grammar, which llguidance quotes with line numbers: of a schema it is one line that nobody wrote."""
 
 
 def _fitting(source: str) -> Callable[[str], str]:
