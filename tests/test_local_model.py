@@ -26,97 +26,22 @@ from msgspec import Struct, structs
 
 from antiphon.config import Limits
 from antiphon.config import LocalModel as Settings
-from antiphon.core.deltas import Delta, Finish, Text, Thought, ToolCall
+from antiphon.core.deltas import Delta, Finish, ToolCall
 from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ContextLengthExceeded, InvalidRequest, ModelError, SettingsError
 from antiphon.models import llama_worker, tiny
-from antiphon.models.forced import ForcedCalls, arguments_schema, call_grammar
+from antiphon.models.answer import OneCall
 from antiphon.models.hub import chosen, prepared
 from antiphon.models.llama_worker import Supervisor, Wanted, WorkerFailed, imported_engine
-from antiphon.models.local import LocalModel, OneCall, builtin, request, rooted
+from antiphon.models.local import LocalModel, builtin, request, rooted
 from antiphon.models.upstream import Upstream
-from antiphon.schemas import grammar_fault
-from antiphon.wire.items import InputText, Message
 from antiphon.wire.response import Usage
+from antiphon.wire.tools import Grammar
+from tests.embedded import TREE, WAIT_S, WEATHER, prompt, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WAIT_S = 20.0
-WEATHER = Offer(
-    name="get_weather",
-    description="Get the weather",
-    parameters={
-        "type": "object",
-        "properties": {"location": {"type": "string", "maxLength": 20}},
-        "required": ["location"],
-        "additionalProperties": False,
-    },
-    strict=True,
-)
-TREE = Offer(
-    name="grow-tree.v2",
-    parameters={
-        "type": "object",
-        "properties": {
-            "kind": {"enum": ['a "b"', "c{d}", "é[\\]", None, 3]},
-            "left": {"$ref": "#/$defs/node"},
-            "size": {"type": "integer", "minimum": 0, "maximum": 99},
-        },
-        "required": ["kind", "left", "size"],
-        "additionalProperties": False,
-        "$defs": {
-            "node": {
-                "type": "object",
-                "properties": {
-                    "leaf": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
-                    "names": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 2},
-                },
-                "required": ["leaf", "names"],
-                "additionalProperties": False,
-            }
-        },
-    },
-    strict=True,
-)
 RAMBLE = "Repeat for ever: " + "ab " * 300
-
-
-def prompt(text: str, **asked: Any) -> Prompt:
-    return Prompt(model="antiphon-tiny", items=(Message(role="user", content=(InputText(text=text),)),), **asked)
-
-
-class Said(Struct):
-    """A whole turn, put together."""
-
-    text: str
-    thought: str
-    calls: list[tuple[str, Any]]
-    finish: Finish
-    pieces: int
-    """How many deltas it came in; how many of them a network read holds is chance."""
-
-
-def put_together(batches: Sequence[Sequence[Delta]]) -> Said:
-    deltas = [delta for batch in batches for delta in batch]
-    finish = deltas.pop()
-    assert isinstance(finish, Finish)
-    calls: dict[str, tuple[str, str]] = {}
-    for delta in deltas:
-        if isinstance(delta, ToolCall):
-            name, arguments = calls.setdefault(delta.key, (delta.name or "", ""))
-            calls[delta.key] = (name, arguments + delta.arguments)
-    return Said(
-        text="".join(delta.text for delta in deltas if isinstance(delta, Text)),
-        thought="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
-        calls=[(name, json.loads(text) if finish.reason != "length" else text) for name, text in calls.values()],
-        finish=finish,
-        pieces=len(deltas),
-    )
-
-
-async def say(model: LocalModel, text: str, **asked: Any) -> Said:
-    async with asyncio.timeout(WAIT_S):
-        return put_together([batch async for batch in model.stream(prompt(text, **asked))])
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -395,6 +320,10 @@ async def test_a_template_that_opens_the_thought_and_tags_no_calls_is_served_too
     said = await say(opened, "What is the weather in Paris?", tools=(WEATHER, TREE), tool_choice=Named("get_weather"))
     assert said.thought.strip()
     assert [name for name, _ in said.calls] == ["get_weather"]
+    grammar = Grammar(syntax="regex", definition="[a-z]{3}")
+    said = await say(opened, "Hello!", tools=(Offer(name="word", grammar=grammar),), tool_choice="required")
+    assert [name for name, _ in said.calls] == ["word"]
+    assert len(said.calls[0][1]["input"]) == 3
     await opened.close()
 
 
@@ -415,26 +344,6 @@ def with_other_template(folder: Path) -> Path:
 
 
 # -- tools, without an engine
-
-CALLS = '\n<tool_call>\n{"name": "a\\"b", "arguments": {"x": "}\\\\\\"{", "y": [{}, "]"]}}\n</tool_call>'
-CALLS += '\n<tool_call>\n{"name": "c", "arguments": {}}\n</tool_call>'
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-async def test_calls_are_found_however_the_text_is_cut(size: int) -> None:
-    reading = ForcedCalls()
-    pieces = [CALLS[at : at + size] for at in range(0, len(CALLS), size)]
-    batches = [*(reading.read([Text(piece)], []) for piece in pieces), reading.read([Finish("stop")], [])]
-    said = put_together(batches)
-    assert said.calls == [('a"b', {"x": '}\\"{', "y": [{}, "]"]}), ("c", {})]
-    assert (said.text, said.finish.reason) == ("", "tool_calls")
-
-
-@pytest.mark.parametrize("text", ["", "I would rather talk.", '{"name": "f", "arguments": {"a": 1', "x" * 5000])
-async def test_text_that_holds_no_whole_call_fails_the_turn(text: str) -> None:
-    reading = ForcedCalls()
-    with pytest.raises(ModelError, match="did not make the call"):
-        reading.read([Text(text), Finish("stop")], [])
 
 
 async def test_the_usage_of_a_turn_that_is_cut_short_comes_from_the_timings() -> None:
@@ -461,18 +370,6 @@ async def test_templates_are_told_an_effort_that_they_know(effort: str, level: s
     body = request(prompt("x", effort=effort), None, True)
     assert body["chat_template_kwargs"] == {"enable_thinking": True, "reasoning_effort": level}
     assert "reasoning_effort" not in body
-
-
-@pytest.mark.parametrize("opening", ["answer", "thought", "either"])
-@pytest.mark.parametrize("tags", [True, False])
-async def test_every_form_of_the_grammar_compiles(opening: llama_worker.Opening, tags: bool) -> None:
-    for calls_max in (1, 32):
-        assert grammar_fault(call_grammar([WEATHER, TREE], tags, opening, calls_max)) == ""
-
-
-async def test_a_tool_without_parameters_takes_none_and_an_open_object_stays_open() -> None:
-    assert arguments_schema(Offer(name="f"))["additionalProperties"] is False
-    assert "additionalProperties" not in arguments_schema(Offer(name="f", parameters={"type": "object"}))
 
 
 async def test_a_schema_that_refers_to_itself_refers_to_a_copy() -> None:

@@ -4,33 +4,35 @@
     Prompt --request--> body --Upstream--> payloads --ChunkReader--> deltas --Answer--> deltas
 
 Knows llama.cpp's ways; refuses to know how its process is spoken to (llama_worker.py) and the chat API (chatbody.py).
-Three promises are kept here because llama.cpp does not keep them: a call that is required comes, its arguments fit
-their schema, and `parallel_tool_calls: false` means one call. Pitfalls are numbered as in docs/llama-cpp.md.
+Three promises are kept because llama.cpp does not keep them: a call that is required comes; documents, arguments and
+inputs fit their schemas and grammars (constraint.py); and `parallel_tool_calls: false` means one call (answer.py).
+Pitfalls are numbered as in docs/llama-cpp.md.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from antiphon.config import Limits
 from antiphon.config import LocalModel as Settings
-from antiphon.core.deltas import Delta, Finish, ToolCall
+from antiphon.core.deltas import Delta
 from antiphon.core.ports import Check, ModelCard
-from antiphon.core.prompt import Named, Prompt
+from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models import tiny
+from antiphon.models.answer import Answer, Constrained, OneCall
 from antiphon.models.chatbody import Object, chat_request
-from antiphon.models.chunks import ChunkReader
-from antiphon.models.forced import Answer, ForcedCalls, blamed, check_takes_object, forced
+from antiphon.models.constraint import Constraint, blamed, check_takes_object, constraint
 from antiphon.models.hub import prepared
 from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Worker, WorkerFailed
+from antiphon.models.logprobs import chunk_reader
 from antiphon.models.upstream import Upstream
-from antiphon.wire.response import InputTokensDetails, Usage
+from antiphon.wire.items import FunctionCallOutput, InputImage, Message
 
 TINY_ANSWER_TOKENS = 1024
 """The longest answer of the built-in model, which a request may raise: off its track it repeats itself to the end."""
@@ -74,7 +76,7 @@ class LocalModel:
         worker, upstream = await self._engine()
         body, answer = await self._turn(prompt, worker.ready.template)
         try:
-            async with aclosing(_said(upstream, body, answer, prompt.is_live)) as batches:
+            async with aclosing(_said(upstream, body, answer, prompt)) as batches:
                 async for batch in batches:
                     yield batch
         except (InvalidRequest, ModelError) as error:
@@ -117,17 +119,20 @@ class LocalModel:
         return worker, self._upstream
 
     async def _turn(self, prompt: Prompt, template: Template) -> tuple[Object, Answer]:
+        check_shows_nothing(prompt)
         for tool in prompt.tools:
             check_takes_object(prompt.tools, tool)
         default = False if self._is_tiny else None
         is_thinking = default if prompt.effort is None else prompt.effort not in ("none", "minimal")
-        body = request(prompt, self._settings.temperature, is_thinking)
+        wanted = constraint(prompt, template.tags_calls, template.opening(is_thinking))
+        if wanted is not None:
+            # In a thread: a schema is compiled in a millisecond, but a huge one takes long.
+            await asyncio.to_thread(wanted.check, prompt)
+        body = request(prompt, self._settings.temperature, is_thinking, wanted)
         if self._is_tiny:
             body.setdefault("max_tokens", TINY_ANSWER_TOKENS)
-        if prompt.tool_choice == "required" or isinstance(prompt.tool_choice, Named):
-            # In a thread: a schema is compiled in a millisecond, but a huge one takes long.
-            body |= await asyncio.to_thread(forced, prompt, template.tags_calls, template.opening(is_thinking))
-            return body, ForcedCalls()
+        if wanted is not None:
+            return body, Constrained(wanted, prompt.stop)
         if prompt.tools and not prompt.parallel_tool_calls:
             return body | {"timings_per_token": True}, OneCall()
         return body, Answer()
@@ -147,11 +152,11 @@ class LocalModel:
 # -- one turn
 
 
-async def _said(upstream: Upstream, body: Object, answer: Answer, is_live: bool) -> AsyncGenerator[list[Delta], None]:
+async def _said(upstream: Upstream, body: Object, answer: Answer, prompt: Prompt) -> AsyncGenerator[list[Delta], None]:
     """Closing it closes the connection, which frees the engine's slot."""
-    reader = ChunkReader()
+    reader = chunk_reader(prompt.top_logprobs)
     sent = msgspec.json.encode(body)
-    async with aclosing(upstream.post_events("/v1/chat/completions", sent, is_live=is_live)) as reads:
+    async with aclosing(upstream.post_events("/v1/chat/completions", sent, is_live=prompt.is_live)) as reads:
         async for payloads in reads:
             if deltas := answer.read(reader.feed(payloads), payloads):
                 yield deltas
@@ -162,18 +167,37 @@ async def _said(upstream: Upstream, body: Object, answer: Answer, is_live: bool)
         yield deltas
 
 
-def request(prompt: Prompt, temperature: float | None, is_thinking: bool | None) -> Object:
-    """The body for llama.cpp. Its server has two more fields than others, and effort is an argument of the template."""
+def request(
+    prompt: Prompt, temperature: float | None, is_thinking: bool | None, wanted: Constraint | None = None
+) -> Object:
+    """The body for llama.cpp. Its server has more fields than others, and effort is an argument of the template."""
     if prompt.tool_choice == "none":  # llama.cpp would show them, and pass on the calls it gets as text
         prompt = structs.replace(prompt, tools=())
-    body = chat_request(prompt, reasoning_field="reasoning_content")
+    body = chat_request(prompt if wanted is None else wanted.told(prompt), reasoning_field="reasoning_content")
     body.setdefault("temperature", temperature)
     # Progress is what makes it notice, before the first token, that a client has left (pitfall 6).
     body |= {"return_progress": True, "tools": [rooted(tool) for tool in body.get("tools", ())]}
+    if body.pop("logprobs", False):  # by this name it gives them beside tools, too (pitfall 15)
+        body["n_probs"] = body.pop("top_logprobs")
     effort = body.pop("reasoning_effort", None)
     arguments = {"enable_thinking": is_thinking, "reasoning_effort": EFFORTS.get(effort, effort)}
     body["chat_template_kwargs"] = {name: value for name, value in arguments.items() if value is not None}
+    if wanted is not None:
+        # The answer is plain text to llama.cpp, and read by us. So are stop strings, which would break what has a form:
+        # an answer that ends early is counted by its timings.
+        unset = dict.fromkeys(("response_format", "parallel_tool_calls", "stop"))
+        body |= {"tool_choice": "none", "grammar": wanted.grammar, "timings_per_token": bool(prompt.stop), **unset}
     return {name: value for name, value in body.items() if value is not None and value != []}
+
+
+def check_shows_nothing(prompt: Prompt) -> None:
+    """No model is loaded with what it would need to see."""
+    for item in prompt.items:
+        shown = item.content if isinstance(item, Message) else ()
+        if isinstance(item, FunctionCallOutput) and not isinstance(item.output, str):
+            shown = item.output
+        if any(isinstance(part, InputImage) for part in shown):
+            raise InvalidRequest(f"The model '{prompt.model}' cannot see images.", param="input")
 
 
 def rooted(tool: Object) -> Object:
@@ -185,40 +209,3 @@ def rooted(tool: Object) -> Object:
     schema = msgspec.json.decode(text.replace(b'"$ref":"#"', b'"$ref":"#/$defs/the_whole"'))
     schema["$defs"] = schema.get("$defs", {}) | {"the_whole": dict(schema)}
     return tool | {"function": tool["function"] | {"parameters": schema}}
-
-
-class _Timed(Struct):
-    """Token counts so far; llama.cpp sends usage only at the end."""
-
-    timings: dict[str, float] = {}
-
-
-class OneCall(Answer):
-    """Ends the turn where a second call begins: llama.cpp takes `parallel_tool_calls: false`, and makes two anyway."""
-
-    _key: str | None = None
-
-    def read(self, deltas: list[Delta], payloads: list[bytes]) -> list[Delta]:
-        kept: list[Delta] = []
-        for delta in deltas:
-            if isinstance(delta, ToolCall):
-                self._key = self._key or delta.key
-                if delta.key != self._key:
-                    self.is_over = True
-                    return [*kept, Finish("tool_calls", _counted(payloads))]
-            kept.append(delta)
-        return kept
-
-
-def _counted(payloads: list[bytes]) -> Usage | None:
-    for payload in reversed(payloads):
-        with suppress(msgspec.DecodeError, KeyError):  # [DONE] is no JSON
-            counts = msgspec.json.decode(payload, type=_Timed).timings
-            cached, told, said = (int(counts[name]) for name in ("cache_n", "prompt_n", "predicted_n"))
-            return Usage(
-                input_tokens=cached + told,
-                input_tokens_details=InputTokensDetails(cached_tokens=cached),
-                output_tokens=said,
-                total_tokens=cached + told + said,
-            )
-    return None
