@@ -302,11 +302,11 @@ def choice(wanted: wire.ToolChoice, box: Toolbox) -> Choice:
 
 def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     """The offers that a reference to a tool means."""
-    kind, name, namespace = tool.get("type"), tool.get("name"), tool.get("namespace", UNSET)
+    kind, name, namespace = str(tool.get("type")), str(tool.get("name", "")), tool.get("namespace", UNSET)
     if kind == "namespace":
         found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
     elif kind in {"function", "custom"}:
-        named = box.offers.get(flat_name(namespace, str(name)))
+        named = box.offers.get(flat_name(namespace, name))
         found = [named.name] if named and (named.parameters is INPUT_PARAMETERS) is (kind == "custom") else []
     else:
         wanted = _COMPUTERS if kind == "computer_use" else {kind, name}

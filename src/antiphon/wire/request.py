@@ -124,7 +124,7 @@ LATER_TYPES = frozenset(
         *("input_file", "input_audio", "file_search_call", "web_search_call", "code_interpreter_call"),
         *("image_generation_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
         *("configuration_update", "compaction", "compaction_trigger", "program", "program_output"),
-        *("file_search", "web_search", "web_search_preview", "web_search_preview_2025_03_11", "image_generation"),
-        *("code_interpreter", "mcp", "programmatic_tool_calling"),
+        *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
+        *("image_generation", "code_interpreter", "mcp", "programmatic_tool_calling"),
     }
 )

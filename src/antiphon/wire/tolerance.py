@@ -174,7 +174,7 @@ def tool(value: Any) -> Any:
 def _tool_choice(value: Any) -> Any:
     value = _without_nulls(_flat(value, "function", "custom", "allowed_tools"))
     if isinstance(value, dict) and isinstance(value.get("tools"), list):
-        return value | {"tools": [_flat(element, "function", "custom") for element in value["tools"]]}
+        return value | {"tools": [_without_nulls(_flat(element, "function", "custom")) for element in value["tools"]]}
     return value
 
 
@@ -281,7 +281,7 @@ def _item(item: Object) -> Object:
         return _with_parts(item, "output", "")
     if kind == "reasoning":
         return {"summary": []} | item
-    return _open_item(item, kind) if isinstance(kind, str) else item
+    return _open_item(item, kind)
 
 
 def _open_item(item: Object, kind: str) -> Object:
@@ -299,6 +299,8 @@ def _with_parts(item: Object, name: str, text: str) -> Object:
     value = item.get(name)
     if isinstance(value, str) and text:
         return item | {name: [{"type": text, "text": value}]}
+    if not isinstance(kind, str):
+        return item
     if isinstance(value, list):
         return item | {name: [_part(part, text or "input_text") for part in value]}
     return item
