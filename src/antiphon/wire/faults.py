@@ -11,9 +11,10 @@ from antiphon.errors import (
     MissingParameter,
     UnsupportedParameter,
 )
-from antiphon.wire.items import ItemStatus, MessagePhase, Role
+from antiphon.wire.items import ImageDetail, ItemStatus, MessagePhase, Role
 from antiphon.wire.request import LATER_TYPES, Includable
 from antiphon.wire.response import ReasoningContext, ReasoningEffort, ReasoningSummary, ServiceTier, Verbosity
+from antiphon.wire.tools import Caller
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _BOUND = re.compile(r"^Expected `(int|float)` (<=|>=) (\S+)$")
@@ -25,11 +26,13 @@ _WORDS = {
     "float": "a number",
     "bool": "a boolean",
     "array": "an array",
+    "list": "an array",
     "object": "an object",
+    "dict": "an object",
     "null": "null",
 }
 _EXPECTED = {"input": "a string or an array of input items", "stop": "a string or an array of strings"}
-_SUPPORTED = {
+_SUPPORTED = {  # by the whole path, else by its last name
     "role": get_args(Role),
     "status": get_args(ItemStatus),
     "effort": get_args(ReasoningEffort),
@@ -37,11 +40,20 @@ _SUPPORTED = {
     "context": ("auto", *get_args(ReasoningContext)),
     "service_tier": get_args(ServiceTier),
     "tool_choice": ("none", "auto", "required"),
+    "tool_choice.mode": ("auto", "required"),
     "phase": get_args(MessagePhase),
     "include": get_args(Includable),
     "verbosity": get_args(Verbosity),
     "syntax": ("lark", "regex"),
+    "allowed_callers": get_args(Caller),
+    "execution": ("server", "client"),
+    "detail": get_args(ImageDetail),
+    "prompt_cache_options.mode": ("implicit", "explicit"),
+    "prompt_cache_retention": ("in_memory", "24h"),
+    "ttl": ("30m", "12h"),
 }
+_WAIT = frozenset({"reasoning.mode", "prompt_cache_options.prewarm"})
+"""Of these the reference knows more values than this server takes for now."""
 
 
 def fault(text: str, within: str = "") -> ApiError:
@@ -53,11 +65,11 @@ def fault(text: str, within: str = "") -> ApiError:
         path = path.removesuffix("[...]")
         if match := _TYPE.match(what):
             return InvalidType(f"Invalid type for '{path}': every value must be {_expected(match)}.", param=path)
-    for reads in (_missing, _type, _choice, _bound, _length):
-        error = reads(what, path)
-        if error is not None:
-            return error
-    return InvalidRequest(f"Invalid '{path}': {what}.", param=path)
+    errors = (reads(what, path) for reads in (_missing, _type, _choice, _bound, _length, _pattern))
+    error = next(filter(None, errors), None) or InvalidRequest(f"Invalid '{path}': {what}.", param=path)
+    if error.param is not None:  # a name within such a value is not known
+        error.param = error.param.partition("[...]")[0]
+    return error
 
 
 def _missing(what: str, path: str) -> ApiError | None:
@@ -87,17 +99,17 @@ def _choice(what: str, path: str) -> ApiError | None:
     if match is None:
         return None
     value, name = match[1][:100], re.sub(r"\[\d+\]$", "", path.rpartition(".")[2])
+    if path in _WAIT:
+        return _unsupported(path)
     if name == "type" and value.strip("'") in LATER_TYPES:
         return UnsupportedParameter(
             f"Invalid value: {value} is not supported at '{path}' by this server yet.", param=path
         )
-    if name in _SUPPORTED:
-        *most, last = (f"'{choice}'" for choice in _SUPPORTED[name])
+    if choices := _SUPPORTED.get(path) or _SUPPORTED.get(name):
+        *most, last = (f"'{choice}'" for choice in choices)
         supported = f"{', '.join(most)}, and {last}"
         return InvalidValue(f"Invalid value: {value}. Supported values are: {supported}.", param=path)
-    if name == "type":
-        return InvalidValue(f"Invalid value: {value} is not known at '{path}'.", param=path)
-    return _unsupported(path)
+    return InvalidValue(f"Invalid value: {value} is not known at '{path}'.", param=path)
 
 
 def _unsupported(path: str) -> ApiError:
@@ -129,6 +141,13 @@ def _length(what: str, path: str) -> ApiError | None:
         param=path,
         code=f"string_{side}_length",
     )
+
+
+def _pattern(what: str, path: str) -> ApiError | None:
+    match = re.match(r"^Expected `str` matching regex '(.*)'$", what)
+    if match is None:
+        return None
+    return InvalidValue(f"Invalid '{path}': expected a string that matches '{match[1]}'.", param=path)
 
 
 def array_too_long(path: str, most: int, got: int) -> ApiError:

@@ -23,6 +23,7 @@ from antiphon.wire.tools import JsonObject, Later
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 MessagePhase: TypeAlias = Literal["commentary", "final_answer"]
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
 
 class Part(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -45,7 +46,7 @@ class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
     """`image_url` is a data URL: pictures elsewhere wait for the guarded fetcher."""
 
     image_url: str
-    detail: Literal["auto", "low", "high", "original"] = "auto"
+    detail: ImageDetail = "auto"
     file_id: Later = UNSET
     prompt_cache_breakpoint: CacheBreakpoint | UnsetType = UNSET
 
