@@ -53,9 +53,13 @@ def decode_request(
 ) -> tuple[CreateResponse, tuple[str, ...]]:
     """The request, and the paths of the unknown fields it was tolerated with (refused when `strict`). `narrow` sees the
     request as it came, refuses what its dialect does not have, and gives what `tolerance` shall see."""
-    raw = _decode_object(body)
-    raw = tolerance.normalised(narrow(raw) if narrow else raw, items_max)
-    request = convert(raw, CreateResponse)
+    sent = _decode_object(body)
+    aliases = tolerance.aliases(sent)
+    raw = tolerance.normalised(narrow(sent) if narrow else sent, items_max)
+    try:
+        request = convert(raw, CreateResponse)
+    except ApiError as error:
+        raise tolerance.as_sent(error, aliases) from None
     _check_metadata(request.metadata)
     unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
     if len(unknown) > UNKNOWN_MAX:

@@ -6,10 +6,10 @@ tools that this server does not run. What came by another name is refused where 
 reference.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from antiphon.errors import InvalidRequest, UnsupportedParameter
+from antiphon.errors import ApiError, InvalidRequest, UnsupportedParameter
 from antiphon.wire.faults import array_too_long, string_too_short, too_deep
 from antiphon.wire.request import LATER
 from antiphon.wire.tools import HOSTED
@@ -39,8 +39,8 @@ def normalised(raw: Object, items_max: int) -> Object:
     if isinstance(items, list) and len(items) > items_max:
         raise array_too_long("input", items_max, len(items))
     _refuse_later(raw)
-    for name in raw.keys() & ALIASES.keys():
-        ALIASES[name](raw, raw.pop(name))
+    for name in [name for name in ALIASES if name in raw]:
+        ALIASES[name].move(raw, raw.pop(name))
     if any(_is_deeper(raw[name], DEPTH_MAX) for name in raw.keys() & DEEP):
         raise too_deep()
     for name in raw.keys() & NORMALISERS.keys():
@@ -123,12 +123,37 @@ def _response_format(raw: Object, value: Any) -> None:
     _moved("text", "format", "response_format")(raw, flat)
 
 
-ALIASES: dict[str, Callable[[Object, Any], None]] = {
-    "max_tokens": _renamed("max_output_tokens", "max_tokens"),
-    "max_completion_tokens": _renamed("max_output_tokens", "max_completion_tokens"),
-    "reasoning_effort": _moved("reasoning", "effort", "reasoning_effort"),
-    "response_format": _response_format,
+class Alias(NamedTuple):
+    """Another name for what stands at `path` in the reference."""
+
+    path: str
+    move: Callable[[Object, Any], None]
+
+
+ALIASES: dict[str, Alias] = {
+    "max_tokens": Alias("max_output_tokens", _renamed("max_output_tokens", "max_tokens")),
+    "max_completion_tokens": Alias("max_output_tokens", _renamed("max_output_tokens", "max_completion_tokens")),
+    "reasoning_effort": Alias("reasoning.effort", _moved("reasoning", "effort", "reasoning_effort")),
+    "response_format": Alias("text.format", _response_format),
 }
+
+
+def aliases(raw: Object) -> dict[str, str]:
+    """The other names in a request as it came, and what the reference has instead."""
+    used = {name: alias.path for name, alias in ALIASES.items() if raw.get(name) is not None}
+    reasoning = raw.get("reasoning")
+    if isinstance(reasoning, dict) and reasoning.get("generate_summary") is not None:
+        used["reasoning.generate_summary"] = "reasoning.summary"
+    return used
+
+
+def as_sent(error: ApiError, used: Mapping[str, str]) -> ApiError:
+    """A refusal of what came by another name says that name."""
+    for alias, path in used.items():
+        if error.param is not None and f"{error.param}.".startswith(f"{path}."):
+            message = error.message.replace(f"'{path}", f"'{alias}")
+            return type(error)(message, param=alias + error.param.removeprefix(path), code=error.code)
+    return error
 
 
 def _flat(value: Any, *names: str) -> Any:
@@ -281,7 +306,7 @@ def _item(item: Object) -> Object:
         return _with_parts(item, "output", "")
     if kind == "reasoning":
         return {"summary": []} | item
-    return _open_item(item, kind)
+    return _open_item(item, kind) if isinstance(kind, str) else item
 
 
 def _open_item(item: Object, kind: str) -> Object:
@@ -289,7 +314,7 @@ def _open_item(item: Object, kind: str) -> Object:
         raise too_deep()
     if kind in PLAIN_ITEMS:
         item = _without_any_null(item)
-    if kind == "local_shell_call_output" and "call_id" not in item and "id" in item:
+    if kind == "local_shell_call_output" and "call_id" not in item and isinstance(item.get("id"), str):
         return {name: field for name, field in item.items() if name != "id"} | {"call_id": item["id"]}
     return item
 
@@ -299,8 +324,6 @@ def _with_parts(item: Object, name: str, text: str) -> Object:
     value = item.get(name)
     if isinstance(value, str) and text:
         return item | {name: [{"type": text, "text": value}]}
-    if not isinstance(kind, str):
-        return item
     if isinstance(value, list):
         return item | {name: [_part(part, text or "input_text") for part in value]}
     return item
