@@ -226,7 +226,12 @@ def search_tool(tool: declared.ToolSearchTool) -> ClientTool:
 
 def call_name(item: ClientCall) -> str:
     """The function that the model knows this call by; not of functions and custom tools, which have names."""
-    return COMPUTER_PREVIEW.name if isinstance(item, ComputerCall) and item.actions is UNSET else _NAMES[type(item)]
+    return COMPUTER_PREVIEW.name if isinstance(item, ComputerCall) and _has_one_action(item) else _NAMES[type(item)]
+
+
+def _has_one_action(item: ComputerCall) -> bool:
+    """In the older form. The reference lets a call have neither."""
+    return item.actions is UNSET and item.action is not UNSET
 
 
 _NAMES: dict[type, str] = {
@@ -247,7 +252,8 @@ def call_arguments(item: ClientCall) -> str:
         case ApplyPatchCall():
             told = {"operation": item.operation}
         case ComputerCall():
-            told = {"action": item.action} if item.actions is UNSET else {"actions": item.actions}
+            actions = () if item.actions is UNSET else item.actions
+            told = {"action": item.action} if _has_one_action(item) else {"actions": actions}
         case _:
             assert isinstance(item, ToolSearchCall)
             told = item.arguments
