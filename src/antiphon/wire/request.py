@@ -76,11 +76,11 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2_147_483_647)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    seed: int | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
