@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from antiphon.config import ScriptedToolSettings, Settings
 from antiphon.wire.request import LATER, LATER_TYPES
+from antiphon.wire.tools import HOSTED
 from tests.conftest import changed, serve
 from tests.rawclient import Answer, Exchange, ask, create, request, scripted_in, streaming
 
@@ -25,11 +26,15 @@ MEGABYTE = "x" * 1_000_000
 WIDE_MEGABYTE = "\0\N{PILE OF POO}" * 100_000
 """More than a megabyte as JSON: these two characters take eighteen bytes, and an answer is cut by bytes."""
 FUNCTION = {"type": "function", "name": "f"}
+CUSTOM = {"type": "custom", "name": "c"}
 USER = {"role": "user", "content": "say hello"}
 TEXT_PART = {"type": "input_text", "text": "say hello"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "x"}
 THOUGHT = {"type": "reasoning", "summary": []}
+SCHEMA = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
+SCREEN = {"type": "computer_screenshot", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -252,10 +257,40 @@ WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
     ({"reasoning": {"effort": 5}}, "reasoning.effort"),
     ({"text": "plain"}, "text"),
     ({"text": {"format": "text"}}, "text.format"),
+    ({"text": {"verbosity": 5}}, "text.verbosity"),
+    ({"text": {"format": SCHEMA | {"schema": []}}}, "text.format.schema"),
     ({"user": 5}, "user"),
     ({"prompt_cache_key": 5}, "prompt_cache_key"),
     ({"safety_identifier": []}, "safety_identifier"),
     ({"service_tier": 5}, "service_tier"),
+    ({"frequency_penalty": False}, "frequency_penalty"),
+    ({"presence_penalty": "0"}, "presence_penalty"),
+    ({"top_k": 1.5}, "top_k"),
+    ({"min_p": "0"}, "min_p"),
+    ({"seed": 1.5}, "seed"),
+    ({"logit_bias": [1]}, "logit_bias"),
+    ({"logit_bias": {"1": "x"}}, "logit_bias"),
+    ({"top_logprobs": "5"}, "top_logprobs"),
+    ({"max_tool_calls": True}, "max_tool_calls"),
+    ({"include": "reasoning.encrypted_content"}, "include"),
+    ({"prompt": "pmpt_1"}, "prompt"),
+    ({"prompt": {"id": "pmpt_1", "variables": {"a": 5}}}, "prompt.variables"),
+    ({"prompt_cache_options": "explicit"}, "prompt_cache_options"),
+    ({"prompt_cache_retention": 24}, "prompt_cache_retention"),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_completion_tokens": "5"}, "max_completion_tokens"),
+    ({"reasoning_effort": 5}, "reasoning_effort"),
+    ({"response_format": "json_object"}, "response_format"),
+    ({"input": [{"type": ["function_call_output"], "call_id": "c", "output": "x"}]}, "input[0].type"),
+    ({"input": [CALL, OUTPUT | {"type": {}}]}, "input[1].type"),
+    ({"input": [{"type": "local_shell_call_output", "id": [], "output": "x"}]}, "input[0].id"),
+    ({"input": [{"type": "additional_tools", "tools": [{"type": []}]}, USER]}, "input[0].tools[0].type"),
+    ({"input": [USER | {"content": [PICTURE | {"image_url": 5}]}]}, "input[0].content[0].image_url"),
+    ({"tools": [CUSTOM | {"format": "text"}]}, "tools[0].format"),
+    (tool(**{"async": 1}), "tools[0].async"),
+    (tool(allowed_callers="direct"), "tools[0].allowed_callers"),
+    (tool(output_schema=[]), "tools[0].output_schema"),
+    (tool() | {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": ["f"]}}, "tool_choice.tools[0]"),
 ]
 
 
@@ -279,6 +314,17 @@ async def test_a_wrong_type_is_named_by_its_path(url: str, fields: dict[str, Any
         ({"max_output_tokens": 2**31}, "integer_above_max_value", "max_output_tokens"),
         ({"safety_identifier": "x" * 129}, "string_above_max_length", "safety_identifier"),
         ({"stop": list("abcde")}, "array_above_max_length", "stop"),
+        ({"frequency_penalty": 2.1}, "decimal_above_max_value", "frequency_penalty"),
+        ({"presence_penalty": -2.1}, "decimal_below_min_value", "presence_penalty"),
+        ({"min_p": 1.1}, "decimal_above_max_value", "min_p"),
+        ({"top_k": -2}, "integer_below_min_value", "top_k"),
+        ({"top_k": 2**31}, "integer_above_max_value", "top_k"),
+        ({"seed": 2**63}, "integer_above_max_value", "seed"),
+        ({"seed": -(2**63) - 1}, "integer_below_min_value", "seed"),
+        ({"logit_bias": {"1": 101}}, "decimal_above_max_value", "logit_bias"),
+        ({"top_logprobs": 21}, "integer_above_max_value", "top_logprobs"),
+        ({"max_tool_calls": 0}, "integer_below_min_value", "max_tool_calls"),
+        ({"max_tokens": 0}, "integer_below_min_value", "max_tokens"),
         ({"stop": ["a", ""]}, "string_below_min_length", "stop[1]"),
         ({"stop": ""}, "string_below_min_length", "stop"),
         ({"metadata": {str(n): "" for n in range(17)}}, "object_above_max_properties", "metadata"),
@@ -287,6 +333,8 @@ async def test_a_wrong_type_is_named_by_its_path(url: str, fields: dict[str, Any
         ({"tools": [tool(name=f"f{n}")["tools"][0] for n in range(9)]}, "array_above_max_length", "tools"),
         ({"input": []}, "empty_array", "input"),
         (item(id="x" * 129), "string_above_max_length", "input[0].id"),
+        ({"text": {"format": SCHEMA | {"name": "a b"}}}, "invalid_value", "text.format.name"),
+        ({"response_format": SCHEMA | {"name": "x" * 65}}, "invalid_value", "response_format.name"),
     ],
     ids=str,
 )
@@ -323,7 +371,6 @@ async def test_more_items_than_allowed_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "supported"),
     [
-        (item(role="tool"), "input[0].role", "'user', 'assistant', 'system', and 'developer'"),
         (item(role="custom"), "input[0].role", "'user', 'assistant', 'system', and 'developer'"),
         (item(role=MEGABYTE), "input[0].role", "'user', 'assistant', 'system', and 'developer'"),
         (item(role="a` - at `$.b"), "input[0].role", "'user', 'assistant', 'system', and 'developer'"),
@@ -334,6 +381,19 @@ async def test_more_items_than_allowed_are_refused(url: str) -> None:
         ({"reasoning": {"effort": "shell"}}, "reasoning.effort", "'xhigh', and 'max'"),
         ({"reasoning": {"summary": "none"}}, "reasoning.summary", "'auto', 'concise', and 'detailed'"),
         ({"service_tier": "slow"}, "service_tier", "'auto', 'default', 'flex', "),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "'xhigh', and 'max'"),
+        ({"reasoning": {"context": "none"}}, "reasoning.context", "'auto', 'current_turn', and 'all_turns'"),
+        ({"text": {"verbosity": "huge"}}, "text.verbosity", "'low', 'medium', and 'high'"),
+        ({"include": ["everything"]}, "include[0]", "'message.output_text.logprobs'"),
+        ({"prompt_cache_options": {"mode": "off"}}, "prompt_cache_options.mode", "'implicit', and 'explicit'"),
+        ({"prompt_cache_retention": "1h"}, "prompt_cache_retention", "'in_memory', and '24h'"),
+        (tool(allowed_callers=["anyone"]), "tools[0].allowed_callers[0]", "'direct', and 'programmatic'"),
+        (item(content=[PICTURE | {"detail": "fine"}]), "input[0].content[0].detail", "'high', and 'original'"),
+        (
+            tool() | {"tool_choice": {"type": "allowed_tools", "mode": "none", "tools": [FUNCTION]}},
+            "tool_choice.mode",
+            "'auto', and 'required'",
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -362,15 +422,19 @@ async def test_a_value_of_no_choice_is_answered_with_the_choices(
         (request(input=[USER, {"role": "user", "content": None}]), "input[1].content"),
         (request(input=[{"role": "user", "content": [{}]}]), "input[0].content[0].type"),
         (request(**part(text=None)), "input[0].content[0].text"),
-        (request(input=[{"type": "function_call_output", "output": "x"}]), "input[0].call_id"),
+        (request(input=[{"type": "custom_tool_call_output", "output": "x"}]), "input[0].call_id"),
         (request(input=[CALL, {"type": "function_call_output", "call_id": "c"}]), "input[1].output"),
         (request(input=[CALL | {"name": None}, OUTPUT]), "input[0].name"),
         (request(input=[{"type": "item_reference"}]), "input[0].id"),
         (request(tools=[{}]), "tools[0].type"),
         (request(**tool(name=None)), "tools[0].name"),
-        (request(tools=[{"type": "function", "function": {"name": "f"}}]), "tools[0].name"),
+        (request(tools=[{"type": "function", "function": {}}]), "tools[0].name"),
+        (request(tools=[CUSTOM | {"format": {"type": "grammar", "syntax": "lark"}}]), "tools[0].format.definition"),
+        (request(text={"format": {"type": "json_schema", "name": "a"}}), "text.format.schema"),
+        (request(response_format={"type": "json_schema", "json_schema": {"schema": {}}}), "response_format.name"),
+        (request(prompt={}), "prompt.id"),
         (request(tool_choice={"type": "function"}), "tool_choice.name"),
-        (request(tool_choice={"type": "function", "function": {"name": "f"}}), "tool_choice.name"),
+        (request(tool_choice={"type": "function", "function": {}}), "tool_choice.name"),
     ],
     ids=str,
 )
@@ -425,28 +489,12 @@ WISHES: dict[str, Any] = {
     "background_options": {"completion_window": "8h"},
     "context_management": [{"type": "compaction", "compact_threshold": 1000}],
     "conversation": "conv_1",
-    "frequency_penalty": 0.5,
     "generate": False,
     "image": {"context_compression": "enabled"},
-    "include": ["reasoning.encrypted_content"],
-    "logit_bias": {"50256": -100},
-    "max_completion_tokens": 16,
-    "max_tokens": 16,
-    "max_tool_calls": 1,
-    "min_p": 0.1,
     "modalities": ["text", "audio"],
     "moderation": {"model": "omni-moderation-latest"},
     "multi_agent": {"enabled": True},
-    "presence_penalty": -0.5,
-    "prompt": {"id": "pmpt_1"},
-    "prompt_cache_options": {"mode": "explicit"},
-    "prompt_cache_retention": "24h",
-    "reasoning_effort": "low",
-    "response_format": {"type": "json_object"},
-    "seed": 7,
     "stream_id": "lane",
-    "top_k": 40,
-    "top_logprobs": 5,
     "truncation": "auto",
 }
 """What a client that wants more than the default sends for each parameter."""
@@ -484,7 +532,7 @@ async def test_the_defaults_of_the_reference_are_among_them(url: str, name: str,
     assert (await create(url, **{name: default})).status == 200
 
 
-@pytest.mark.parametrize(("name", "value"), [("background", 0), ("generate", 1), ("frequency_penalty", False)])
+@pytest.mark.parametrize(("name", "value"), [("background", 0), ("generate", 1)])
 async def test_what_only_python_takes_for_the_default_is_refused(url: str, name: str, value: object) -> None:
     assert (await create(url, **{name: value})).refusal == (400, "unsupported_parameter", name)
 
@@ -492,20 +540,18 @@ async def test_what_only_python_takes_for_the_default_is_refused(url: str, name:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
-        ({"reasoning": {"generate_summary": "auto"}}, "reasoning.generate_summary"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}, "text.format.type"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format.type"),
-        (tool(defer_loading=True), "tools[0].defer_loading"),
-        (tool(output_schema={"type": "object"}), "tools[0].output_schema"),
-        (tool(allowed_callers=["direct"]), "tools[0].allowed_callers"),
-        (tool(**{"async": True}), "tools[0].async"),
-        (part(prompt_cache_breakpoint={"mode": "explicit"}), "input[0].content[0].prompt_cache_breakpoint"),
+        ({"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
+        (
+            {"prompt_cache_options": {"comparison_response_id": "resp_1"}},
+            "prompt_cache_options.comparison_response_id",
+        ),
+        (tool(allowed_callers=["programmatic"]), "tools[0].allowed_callers"),
+        (item(content=[PICTURE | {"image_url": "https://example.com/a.png"}]), "input[0].content[0].image_url"),
+        (item(content=[PICTURE | {"file_id": "file_1"}]), "input[0].content[0].file_id"),
+        ({"input": [CALL, OUTPUT | {"output": [PICTURE | {"image_url": "x"}]}]}, "input[1].output[0].image_url"),
         ({"input": [THOUGHT | {"encrypted_content": "x"}, USER]}, "input[0].encrypted_content"),
-        ({"input": [CALL | {"namespace": "n"}, OUTPUT]}, "input[0].namespace"),
-        ({"input": [CALL, OUTPUT | {"caller": {"type": "direct"}}]}, "input[1].caller"),
+        ({"prompt": {"id": "p", "variables": {"a": {"type": "input_file"}}}}, "prompt.variables"),
     ],
     ids=str,
 )
@@ -519,6 +565,7 @@ async def test_a_field_that_waits_is_refused_by_its_path(url: str, fields: dict[
         {"reasoning": {"context": "auto", "mode": "standard", "generate_summary": None}},
         {"reasoning": {"effort": None, "summary": None}},
         {"text": {"verbosity": "medium", "format": {"type": "text"}}},
+        {"prompt_cache_options": {"prewarm": False, "comparison_response_id": None}, "prompt": None, "seed": None},
         {"text": {"verbosity": None, "format": None}},
         {"text": {}, "tools": [], "include": [], "metadata": {}, "reasoning": {}, "stop": None},
         dict.fromkeys(["instructions", "previous_response_id", "metadata", "temperature", "top_p", "text", "store"]),
@@ -540,15 +587,87 @@ async def test_nulls_empties_and_defaults_count_as_absent(url: str, fields: dict
     assert "antiphon-ignored-parameters" not in answer.headers
 
 
-PARTS = {"input_image", "input_file", "input_audio"}
-FORMATS = {"json_schema", "json_object"}
-SEARCHES = {"web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"}
-TOOLS = SEARCHES | {
-    *("custom", "namespace", "tool_search", "file_search", "code_interpreter", "image_generation", "mcp", "computer"),
-    *("computer_use_preview", "shell", "local_shell", "apply_patch", "programmatic_tool_calling"),
-}
-CHOICES = (TOOLS - {"namespace", "tool_search", "local_shell"}) | {"allowed_tools"}
-ITEMS = LATER_TYPES - PARTS - FORMATS - TOOLS - CHOICES
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"reasoning": {"context": context}} for context in ("all_turns", "current_turn")),
+        {"text": {"verbosity": "low"}},
+        {"text": {"format": SCHEMA | {"description": "d", "strict": False}}},
+        {"top_logprobs": 5},
+        {"frequency_penalty": 0.5, "presence_penalty": -0.5, "max_tool_calls": 1},
+        {"prompt_cache_options": {"mode": "explicit", "ttl": "12h"}, "prompt_cache_retention": "24h"},
+        tool(output_schema={"type": "object"}, allowed_callers=["direct"], defer_loading=True, strict=True)
+        | {"tool_choice": {"type": "function", "name": "f"}, "parallel_tool_calls": False},
+        {"tools": [CUSTOM | {"description": "d", "format": {"type": "text"}, "async": True}]},
+        {"tools": [{"type": "namespace", "name": "n", "description": "d", "tools": [FUNCTION | {"strict": True}]}]},
+        tool() | {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [FUNCTION]}},
+    ],
+    ids=str,
+)
+async def test_what_is_served_beyond_the_defaults_is_echoed(url: str, fields: dict[str, Any]) -> None:
+    answer = await create(url, input="say {}", **fields)
+
+    assert "antiphon-ignored-parameters" not in answer.headers
+    assert holds(answer.value, fields)
+
+
+def holds(value: Any, part: Any) -> bool:
+    """Whether everything in `part` is in `value`, which may have more fields."""
+    if isinstance(part, dict):
+        return isinstance(value, dict) and all(name in value and holds(value[name], part[name]) for name in part)
+    if isinstance(part, list):
+        return isinstance(value, list) and len(value) == len(part) and all(map(holds, value, part))
+    return bool(value == part)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [USER | {"content": [TEXT_PART | {"prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}}]}],
+        [USER | {"content": [TEXT_PART, PICTURE | {"detail": "low"}]}],
+        [CALL | {"namespace": "n", "caller": {"type": "direct"}}, OUTPUT | {"caller": {"type": "direct"}}],
+        [CALL | {"async": True}, USER],
+        [CALL, OUTPUT | {"output": [TEXT_PART, PICTURE]}],
+        [{"type": "computer_call", "call_id": "c"}, {"type": "computer_call_output", "call_id": "c", "output": SCREEN}],
+        [{"type": "custom_tool_call", "call_id": "c", "name": "c", "input": "x"},
+         {"type": "custom_tool_call_output", "call_id": "c", "output": "y"}],
+        [{"type": "additional_tools", "role": "developer", "tools": [CUSTOM]}, USER],
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_items_hold_beyond_the_least_is_kept(url: str, items: list[Any]) -> None:
+    answer = await create(url, input=items)
+    listed = await ask(url, "GET", f"/v1/responses/{answer.value['id']}/input_items?order=asc")
+
+    assert "antiphon-ignored-parameters" not in answer.headers
+    sent = [one for one in items if one is not USER]
+    assert holds([one for one in listed.value["data"] if one["type"] != "message" or len(sent) == 1][: len(sent)], sent)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"max_tokens": 1, "max_output_tokens": 2}, "max_tokens"),
+        ({"max_completion_tokens": 1, "max_output_tokens": 2}, "max_completion_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
+        ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "reasoning_effort"),
+        ({"response_format": {"type": "json_object"}, "text": {"format": {"type": "text"}}}, "response_format"),
+        ({"reasoning": {"summary": "auto", "generate_summary": "detailed"}}, "reasoning.generate_summary"),
+    ],
+    ids=str,
+)
+async def test_two_names_of_one_thing_that_contradict_each_other_are_refused(
+    url: str, fields: dict[str, Any], name: str
+) -> None:
+    answer = await create(url, **fields)
+
+    assert answer.refusal == (400, None, name)
+    assert "say different things" in answer.error["message"]
+
+
+PARTS = {"input_file", "input_audio"}
+CHOICES = HOSTED
+ITEMS = LATER_TYPES - PARTS - HOSTED
 
 
 @pytest.mark.parametrize("kind", sorted(ITEMS))
@@ -559,18 +678,36 @@ async def test_an_item_of_a_type_that_waits_is_refused(url: str, kind: str) -> N
     assert f"'{kind}'" in answer.error["message"]
 
 
-@pytest.mark.parametrize("kind", sorted(TOOLS))
-async def test_a_tool_of_a_type_that_waits_is_refused(url: str, kind: str) -> None:
-    answer = await create(url, tools=[FUNCTION, {"type": kind}])
+@pytest.mark.parametrize("kind", sorted(HOSTED))
+async def test_a_hosted_tool_that_is_merely_offered_is_left_out_and_named(url: str, kind: str) -> None:
+    answer = await create(url, tools=[FUNCTION, {"type": kind, "anything": {"at": "all"}}])
 
-    assert answer.refusal == (400, "unsupported_parameter", "tools[1].type")
+    assert [one["type"] for one in answer.value["tools"]] == ["function"]
+    assert answer.headers["antiphon-omitted-tools"] == kind
+
+
+async def test_a_strict_server_refuses_a_hosted_tool_that_is_merely_offered(scripted: Settings) -> None:
+    async with serve(changed(scripted, server={"strict": True})) as url:
+        answer = await create(url, tools=[FUNCTION, {"type": "web_search"}])
+
+    assert answer.refusal == (400, "unsupported_parameter", "tools")
+    assert "'web_search'" in answer.error["message"]
 
 
 @pytest.mark.parametrize("kind", sorted(CHOICES))
-async def test_a_tool_choice_of_a_type_that_waits_is_refused(url: str, kind: str) -> None:
-    answer = await create(url, tools=[FUNCTION], tool_choice={"type": kind, "name": "f"})
+async def test_a_choice_of_a_hosted_tool_is_refused(url: str, kind: str) -> None:
+    answer = await create(url, tools=[FUNCTION, {"type": kind}], tool_choice={"type": kind, "name": "f"})
 
     assert answer.refusal == (400, "unsupported_parameter", "tool_choice.type")
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTED))
+async def test_allowing_a_hosted_tool_alone_is_refused(url: str, kind: str) -> None:
+    only = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": kind}]}
+    answer = await create(url, tools=[FUNCTION, {"type": kind}], tool_choice=only)
+
+    assert answer.refusal == (400, None, "tool_choice")
+    assert "(this server cannot run it)" in answer.error["message"]
 
 
 @pytest.mark.parametrize("kind", sorted(PARTS))
@@ -588,7 +725,7 @@ async def test_a_part_of_a_type_that_waits_is_refused(url: str, kind: str) -> No
         ({"input": [{"type": "telegram"}]}, "input[0].type"),
         ({"input": [{"type": "input_text", "text": "a"}]}, "input[0].type"),
         ({"input": [{"type": "function"}]}, "input[0].type"),
-        (item(content=[{"type": "text", "text": "a"}]), "input[0].content[0].type"),
+        (item(content=[{"type": "reasoning_text", "text": "a"}]), "input[0].content[0].type"),
         (item(content=[{"type": "message"}]), "input[0].content[0].type"),
         (item(type=MEGABYTE), "input[0].type"),
         ({"tools": [{"type": "telegram"}]}, "tools[0].type"),
@@ -761,6 +898,12 @@ async def test_a_long_or_odd_path_is_not_found(url: str, path: str, text: str) -
         ([OUTPUT, CALL], "No tool call found for function call output with call_id c."),
         ([CALL, OUTPUT, OUTPUT], "No tool call found for function call output with call_id c."),
         ([CALL, OUTPUT | {"call_id": "d"}], "No tool call found for function call output with call_id d."),
+        (
+            [{"role": "tool", "tool_call_id": "d", "content": "x"}],
+            "No tool call found for function call output with call_id d.",
+        ),
+        ([{"role": "tool", "content": "x"}], "A function call output has no 'call_id', and no call waits for one."),
+        ([CALL | {"async": True}, CALL], "No tool output found for function call c."),
     ],
 )
 async def test_a_call_and_its_output_come_in_pairs(url: str, items: list[Any], message: str) -> None:
@@ -811,10 +954,31 @@ async def test_a_choice_among_no_tools_is_refused(url: str, fields: dict[str, An
     assert (await create(url, tool_choice="none", **fields)).status == 200
 
 
-async def test_a_choice_of_a_tool_that_is_not_offered_is_refused(url: str) -> None:
-    answer = await create(url, tools=[FUNCTION], tool_choice={"type": "function", "name": "g"})
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "function", "name": "g"},
+        {"type": "custom", "name": "g"},
+        *({"type": kind} for kind in ("shell", "local_shell", "apply_patch", "computer", "computer_use")),
+        {"type": "allowed_tools", "mode": "auto", "tools": []},
+        *(
+            {"type": "allowed_tools", "mode": "auto", "tools": [FUNCTION, other]}
+            for other in (
+                *(FUNCTION | {"name": "g"}, FUNCTION | {"namespace": "n"}, {"type": "namespace", "name": "n"}, {}),
+                *({"type": "shell"}, {"type": ["function"], "name": "f"}, FUNCTION | {"name": ["f"]}),
+            )
+        ),
+    ],
+    ids=str,
+)
+async def test_a_choice_of_a_tool_that_is_not_offered_is_refused(url: str, choice: dict[str, Any]) -> None:
+    assert (await create(url, tools=[FUNCTION], tool_choice=choice)).refusal == (400, None, "tool_choice")
 
-    assert answer.refusal == (400, None, "tool_choice")
+
+async def test_a_choice_by_a_null_namespace_is_one_without(url: str) -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [FUNCTION | {"namespace": None}]}
+
+    assert (await create(url, tools=[FUNCTION], tool_choice=choice)).status == 200
 
 
 # -- queries
@@ -909,6 +1073,38 @@ VALID: list[dict[str, Any]] = [
         stream_options={"include_usage": True},
         previous_response_id=None,
     ),
+    request(
+        input=[
+            {"role": "user", "content": [TEXT_PART, PICTURE]},
+            CALL | {"async": True, "namespace": "n"},
+            {"type": "custom_tool_call", "call_id": "d", "name": "c", "input": "x"},
+            {"type": "custom_tool_call_output", "call_id": "d", "output": [TEXT_PART]},
+            {"type": "shell_call", "call_id": "e", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
+            {
+                "type": "shell_call_output",
+                "call_id": "e",
+                "output": [{"stdout": "a", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}],
+            },
+            {"type": "tool_search_call", "call_id": "g", "arguments": {"query": "x"}},
+            {"type": "tool_search_output", "call_id": "g", "tools": [FUNCTION | {"name": "found"}]},
+            {"type": "additional_tools", "role": "developer", "tools": [CUSTOM | {"name": "more"}]},
+            USER,
+        ],
+        tools=[
+            FUNCTION | {"allowed_callers": ["direct"], "output_schema": {}, "async": True},
+            CUSTOM | {"format": {"type": "grammar", "syntax": "regex", "definition": "a+"}},
+            {"type": "namespace", "name": "n", "description": "d", "tools": [FUNCTION, CUSTOM]},
+            {"type": "tool_search", "execution": "client"},
+            {"type": "shell", "environment": {"type": "local", "skills": []}},
+            {"type": "web_search", "filters": {}},
+        ],
+        tool_choice={"type": "allowed_tools", "mode": "auto", "tools": [FUNCTION, {"type": "shell"}]},
+        text={"format": SCHEMA | {"strict": False}, "verbosity": "low"},
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+        logit_bias={"1": 2},
+        prompt_cache_options={"mode": "explicit"},
+    ),
 ]
 ODD_NAMES = ["a.b", "[0]", "", "\0\r\n", "x" * 300]
 NAMES = ["type", "id", "content", "rolle", "call_id", "colour", *ODD_NAMES]
@@ -927,15 +1123,15 @@ JUNK = st.recursive(
 
 
 @st.composite
-def mutants(draw: st.DrawFn) -> Any:
+def mutants(draw: st.DrawFn, valid: list[dict[str, Any]]) -> Any:
     """A valid body, in which something was dropped, replaced, wrapped, doubled or added, once or a few times."""
-    body = json.loads(json.dumps(draw(st.sampled_from(VALID))))
+    body = json.loads(json.dumps(draw(st.sampled_from(valid))))
     for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
         holder, key = draw(st.sampled_from(list(places(body)) or [(body, "input")]))
         value = holder[key] if isinstance(holder, list) else holder.get(key)
         change = draw(st.sampled_from(["drop", "replace", "list", "object", "double", "add"]))
         if change == "drop":
-            del holder[key]
+            holder.pop(key, *(() if isinstance(holder, list) else (None,)))
         elif change == "replace":
             holder[key] = draw(JUNK)
         elif change == "list":
@@ -965,7 +1161,7 @@ def exists(path: str, body: Any, *, may_end_early: bool) -> bool:
     return may_end_early or (last in body if isinstance(body, dict) else int(last) < len(body))
 
 
-@given(body=mutants())
+@given(body=mutants(VALID))
 @trying(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_is_sent_is_served_or_refused_by_name(url: str, body: Any) -> None:
     answer = await ask(url, "POST", "/v1/responses", body)
