@@ -9,6 +9,7 @@
     stall                         says one word, then nothing until it is cancelled
     fail before | say x, fail     fails before the first token, or after it
     cut | say x, cut              ends at the token limit
+    tell sampling.seed            says, as JSON, what it was told: any field of core/prompt.py
 
 Steps are parted by " | ", turns by " => ": when the calls of one turn are answered, the next one is due, as in
 
@@ -19,7 +20,9 @@ After the outputs of the last turn's calls it says "got: " and the outputs; with
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from antiphon.config import Limits
 from antiphon.config import ScriptedModel as Settings
@@ -27,11 +30,11 @@ from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Tho
 from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ModelError
-from antiphon.wire.items import FunctionCallOutput, InputText, Message, ToolOutput
+from antiphon.wire.items import FunctionCallOutput, InputText, Logprob, Message, ToolOutput, TopLogprob
 from antiphon.wire.response import OutputTokensDetails, Usage
 
 KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
-VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut"})
+VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut", "tell"})
 Step: TypeAlias = tuple[str, str]
 """A verb and what follows it."""
 FIRST_OF_JANUARY_2026 = 1_767_225_600
@@ -60,13 +63,15 @@ class ScriptedModel:
             if verb == "cut":
                 reason = "length"
                 break
+            if verb == "tell":
+                verb, text = "say", _told(prompt, text)
             for delta in _deltas(verb, text, len(prompt.items), said):
                 if budget is not None and said >= budget:
                     reason = "length"
                     break
                 said += 1
                 thought += isinstance(delta, Thought)
-                yield [delta]
+                yield [_sure(delta, prompt.top_logprobs) if isinstance(delta, Text) else delta]
                 await asyncio.sleep(0)  # other tasks get their turn, as they would between network reads
             if verb == "call" and reason == "stop":
                 reason = "tool_calls"
@@ -171,6 +176,26 @@ def _pieces(text: str) -> Iterator[str]:
     """Words, each with the space before it: put together again they are the text."""
     for number, word in enumerate(text.split(" ")):
         yield word if number == 0 else " " + word
+
+
+def _told(prompt: Prompt, path: str) -> str:
+    """What stands at a path such as `items.0.content.0.text`; null where nothing does."""
+    told: Any = msgspec.to_builtins(prompt)
+    for step in path.split("."):
+        if isinstance(told, list | tuple) and step.isdecimal():
+            told = dict(enumerate(told)).get(int(step))
+        else:
+            told = told.get(step) if isinstance(told, dict) else None
+    return msgspec.json.encode(told).decode()
+
+
+def _sure(delta: Text, top: int | None) -> Text:
+    """With logprobs, where they are asked for: every word is certain."""
+    if top is None:
+        return delta
+    token = tuple(delta.text.encode())
+    others = (TopLogprob(token=delta.text, bytes=token, logprob=0.0),) * min(top, 1)
+    return Text(delta.text, logprobs=(Logprob(token=delta.text, bytes=token, logprob=0.0, top_logprobs=others),))
 
 
 def _usage(prompt: Prompt, said: int, thought: int) -> Usage:
