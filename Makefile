@@ -8,13 +8,14 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 CLIENTS := tests/clients/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint format bench constraints wheel clean clients libgomp nginx git
+.PHONY: help serve test lint format bench docs constraints wheel clean clients libgomp nginx git
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
 	@echo 'make test         set up what the tests need and run all of them'
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
+	@echo 'make docs         write docs/compatibility.md anew from docs/compatibility.toml'
 	@echo 'make constraints  pin the dependencies anew                    (ARGS=--upgrade for newer ones)'
 	@echo 'make clients      set up the JavaScript clients that the tests drive; make test does it too'
 	@echo 'make wheel        build dist/antiphon-….whl; make clean: remove all that is built'
@@ -38,6 +39,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test libgomp nginx
 	@exec $(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.test
+	$(BIN)/python -m tests.compatibility
 
 wheel: $(VENV)/.serve
 	$(PIP) wheel --no-deps --wheel-dir dist .
