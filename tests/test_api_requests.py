@@ -729,6 +729,7 @@ async def test_a_part_of_a_type_that_waits_is_refused(url: str, kind: str) -> No
         (item(content=[{"type": "message"}]), "input[0].content[0].type"),
         (item(type=MEGABYTE), "input[0].type"),
         ({"tools": [{"type": "telegram"}]}, "tools[0].type"),
+        ({"tools": [{"type": "antiphon:unserved", "kind": "telegram"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "telegram"}}, "tool_choice.type"),
         ({"text": {"format": {"type": "telegram"}}}, "text.format.type"),
     ],
@@ -782,13 +783,26 @@ async def test_unknown_fields_are_tolerated_and_named_by_their_paths(url: str) -
         "tools": [FUNCTION | {"weight": [], "parameters": {"anything": 1}}],
         "reasoning": {"budget": 1},
         "client_metadata": {"a": 1},
+        "text": {"format": {"type": "text", "font": "serif"}},
         "metadata": {"free": "x"},
     }
     answer = await create(url, **fields)
 
     assert answer.value["status"] == "completed"
     assert set(answer.headers["antiphon-ignored-parameters"].split(", ")) == {
-        *("input[0].colour", "input[1].content[1].shade", "tools[0].weight", "reasoning.budget", "client_metadata")
+        *("input[0].colour", "input[1].content[1].shade", "tools[0].weight", "reasoning.budget", "client_metadata"),
+        "text.format.font",
+    }
+
+
+async def test_unknown_fields_of_the_chat_style_are_named_too(url: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": PICTURE["image_url"], "hue": 1}, "shade": 1}
+    answer = await create(
+        url, input=[{"role": "user", "content": [{"type": "text", "text": "say a", "tone": 1}, image]}]
+    )
+
+    assert set(answer.headers["antiphon-ignored-parameters"].split(", ")) == {
+        *("input[0].content[0].tone", "input[0].content[1].hue", "input[0].content[1].shade")
     }
 
 

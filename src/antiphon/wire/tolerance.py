@@ -18,6 +18,8 @@ STOP_MAX = 4
 DEPTH_MAX = 100
 """Levels of what is kept as it came, such as a tool's schema: far more than any model is shown, far fewer than
 Python's limit on recursion."""
+UNSERVED = "antiphon:unserved"
+"""The type of `wire.tools.Unserved`, which stands for a hosted tool that this server does not run."""
 DEEP = ("tools", "text", "tool_choice", "logit_bias")
 """Parameters that hold something kept as it came."""
 DEEP_ITEMS = frozenset({"tool_search_call", "tool_search_output", "additional_tools", "shell_call"})
@@ -188,7 +190,9 @@ def tool(value: Any) -> Any:
     environment = value.get("environment")
     in_container = kind == "shell" and isinstance(environment, dict) and environment.get("type") != "local"
     if (isinstance(kind, str) and kind in HOSTED) or in_container:
-        return {"type": "antiphon:unserved", "kind": kind}
+        return {"type": UNSERVED, "kind": kind}
+    if kind == UNSERVED:  # a client may not say so itself
+        return value | {"type": kind.removeprefix("antiphon:")}
     if isinstance(value.get("tools"), list):
         return value | {"tools": _tools(value["tools"])}
     if kind == "custom" and "format" in value:
@@ -336,9 +340,9 @@ def _part(part: Any, text: str) -> Any:
     if part.get("type") == "text":
         return part | {"type": text}
     if part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
-        return {"type": "input_image"} | {
-            {"url": "image_url"}.get(name, name): field for name, field in part["image_url"].items()
-        }
+        image = {{"url": "image_url"}.get(name, name): field for name, field in part["image_url"].items()}
+        rest = {name: field for name, field in part.items() if name != "image_url"}
+        return rest | image | {"type": "input_image"}
     if "prompt_cache_breakpoint" in part:
         return part | {"prompt_cache_breakpoint": _without_nulls(part["prompt_cache_breakpoint"])}
     return part
