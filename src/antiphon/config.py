@@ -117,6 +117,10 @@ class ChatUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", ta
     """Under which name thoughts of earlier turns are sent back; "null": not at all. Both names are read."""
 
 
+class ResponsesUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", tag="responses"):
+    """Any server of POST /v1/responses: vLLM, OpenAI, another antiphon."""
+
+
 class LocalModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
     """A GGUF model in a llama.cpp worker process on this machine."""
 
@@ -144,7 +148,7 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     name: str = "scripted"
 
 
-ModelSettings: TypeAlias = ChatUpstream | LocalModel | ScriptedModel
+ModelSettings: TypeAlias = ChatUpstream | ResponsesUpstream | LocalModel | ScriptedModel
 
 
 class TemplateMessage(Section, frozen=True, kw_only=True):
