@@ -290,7 +290,7 @@ class _Answer:
         call = self._meant("function_call", event)
         assert isinstance(call, Called)
         if call.is_open:
-            self._give(call, call.named(event.name) + call.settle_arguments(event.arguments))
+            self._give(call, call.settle_arguments(event.arguments, event.name))
 
     # -- the end
 

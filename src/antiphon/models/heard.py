@@ -265,15 +265,15 @@ class Called(Heard):
         return bool(self.told or self.pending)
 
     def named(self, name: object, call_id: str | None = None) -> list[Delta]:
-        self.name = self.name or (name if isinstance(name, str) else "")
-        self.call_id = self.call_id or call_id or None
+        self._name(name, call_id)
         return self._tell()
 
     def add(self, piece: str) -> list[Delta]:
         self.pending.append(piece)
         return self._tell()
 
-    def settle_arguments(self, arguments: object) -> list[Delta]:
+    def settle_arguments(self, arguments: object, name: object = None, call_id: str | None = None) -> list[Delta]:
+        self._name(name, call_id)
         whole, heard = as_text(arguments), "".join(self.told + self.pending)
         if not whole.startswith(heard):
             if whole:
@@ -282,7 +282,7 @@ class Called(Heard):
         return self.add(whole[len(heard) :])
 
     def settle(self, item: ItemForm) -> list[Delta]:
-        return self.named(item.name, item.call_id) + self.settle_arguments(item.arguments)
+        return self.settle_arguments(item.arguments, item.name, item.call_id)
 
     def is_begun_by(self, item: ItemForm) -> bool:
         return self.is_begun and item.name == self.name and as_text(item.arguments).startswith("".join(self.told))
@@ -292,6 +292,10 @@ class Called(Heard):
         if not self.name:
             raise ModelError("The model server sent a call of a tool without naming it.")
         return [] if any(piece.strip() for piece in self.told) else self.add("{}")
+
+    def _name(self, name: object, call_id: str | None) -> None:
+        self.name = self.name or (name if isinstance(name, str) else "")
+        self.call_id = self.call_id or call_id or None
 
     def _tell(self) -> list[Delta]:
         if not self.name:
