@@ -250,6 +250,27 @@ def test_a_text_that_only_a_snapshot_holds_whole_is_told_to_its_end(begun: list[
     assert len(deltas) == len(begun) + 2
 
 
+def test_snapshots_of_a_part_may_number_it_otherwise_than_its_deltas() -> None:
+    place = {"item_id": "m", "output_index": 0, "content_index": 0}
+    last = event("content_part.done", part={"type": "output_text", "text": "Hi!"}, **place)
+    stream = [ADDED, text("Hi", content_index=1), event("output_text.done", text="Hi!", **place), last]
+    assert read([[*stream, completed(message("Hi!"))]]) == [Text("Hi"), Text("!"), STOP]
+
+
+def test_parts_of_a_message_that_come_later_are_told_too() -> None:
+    stream = [ADDED, text("a"), done(message("a", "a")), completed(message("a", "a"))]
+    assert read([stream]) == [Text("a"), Text("a"), STOP]
+
+
+def test_a_snapshot_of_an_item_that_is_over_adds_nothing() -> None:
+    late = event("output_text.done", item_id="m", output_index=0, content_index=0, text="Hi there")
+    assert read([[ADDED, text("Hi"), done(message("Hi")), late, completed()]]) == [Text("Hi"), STOP]
+
+
+def test_text_after_its_item_was_done_is_not_lost() -> None:
+    assert read([[ADDED, text("a"), done(message("a")), text("b"), completed()]]) == [Text("a"), Text("b"), STOP]
+
+
 def test_items_under_one_id_and_index_are_told_apart() -> None:
     stream = [ADDED, text("one"), done(message("one")), ADDED, text("two"), done(message("two"))]
     deltas = read([[*stream, completed(message("one"), message("two"))]])
@@ -322,11 +343,13 @@ SETTLED = [ADDED, text("[{"), text("}]"), event("output_text.done", item_id="m",
         ([*SETTLED, completed(message("[{}]!"))], [Text("[{"), Text("}]"), Text("!"), STOP]),
         ([*SETTLED, added(call(), 1), completed()],
          [Text("[{"), Text("}]"), ToolCall("1", "", "get", "c"), ToolCall("1", "{}"), CALLS]),
+        ([ADDED, text("\n"), added(call("{}"), 1), completed(call("{}"))], [ToolCall("1", "", "get", "c"),
+                                                                         ToolCall("1", "{}"), CALLS]),
         ([ADDED, done(message("so")), completed()], [Text("so"), STOP]),
         ([event("output_text.done", item_id="m", output_index=0, text="so"), completed()], [Text("so"), STOP]),
     ],
     ids=["a call in the end", "a message in the end", "nothing in the end", "more in the end", "a call that begins",
-         "a text only in a done item", "a text only when it is done"],
+         "blank text and a call", "a text only in a done item", "a text only when it is done"],
 )  # fmt: skip
 def test_where_a_call_is_demanded_text_waits_for_what_it_is(stream: list[bytes], deltas: list[Delta]) -> None:
     assert read([stream], is_call_demanded=True) == deltas
@@ -364,6 +387,11 @@ def test_summaries_keep_their_parts() -> None:
         Summary("three", "0", 2),
         STOP,
     ]
+
+
+def test_reasoning_that_is_called_otherwise_in_the_end_is_told_once() -> None:
+    stream = [added(thought()), event("reasoning_text.delta", delta="why", item_id="r", output_index=0)]
+    assert read([[*stream, completed(thought(None, "why"))]]) == [Thought("why"), STOP]
 
 
 def test_refusals_are_read() -> None:

@@ -63,15 +63,13 @@ from antiphon.models.heard import (
     Written,
     matched,
 )
+from antiphon.models.logprobs import NO_LOGPROBS
 from antiphon.models.sse import DONE
 
 _log = logging.getLogger("antiphon.responses")
 
 _REASONS: dict[str, FinishReason] = {"content_filter": "content_filter"}
 """Why an answer is incomplete. All others are a limit of one kind or another, and not every server names it."""
-NO_LOGPROBS = (
-    "The model server gives no logprobs with this model: leave 'message.output_text.logprobs' out of 'include'."
-)
 _ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
 _UNFINISHED = frozenset({"queued", "in_progress"})
 
@@ -171,11 +169,21 @@ class _Answer:
         heard: Heard
         if kind == "function_call":
             heard = Called(key, item_id, index)
-            self._release()
+            self._stop_holding()
         else:
             heard = Written(kind, key, item_id, index, holds_text=self._holds_text)
         self._items.append(heard)
         return heard
+
+    def _stop_holding(self) -> None:
+        """The call that was demanded has begun, so text is text; only blank text goes on waiting."""
+        if self._holds_text:
+            self._holds_text = False
+            for one in self._items:
+                if isinstance(one, Written):
+                    one.holds_text = False
+                    if not one.is_blank:
+                        self._give(one, one.release())
 
     def _open(self, kind: ItemType, item_id: str | None, index: int | None) -> Heard | None:
         """The newest open item that an event can mean. What it names counts, as far as it names it rightly: ids and
@@ -322,36 +330,25 @@ class _Answer:
         self.deltas.append(Finish(reason, usage, forms.as_tier(answer.service_tier)))
 
     def _settle(self, output: list[Raw]) -> None:
-        items = [item for raw in output if self._type(raw) and (item := formed(raw, ItemForm)) is not None]
-        if not items:  # it does not repeat what it streamed
-            self._release()
-            for one in self._items:
-                if one.added is not None and not one.has_begun:
-                    self._give(one, one.settle(one.added))
-            return
-        self._holds_text = False
-        found = matched(self._items, items)
-        for place, item in enumerate(items):
-            heard = found.get(place) or self._begin_final(item)
-            if isinstance(heard, Written):
-                heard.holds_text = False
-            self._give(heard, heard.settle(item))
-
-    def _begin_final(self, item: ItemForm) -> Heard:
-        key = str(len(self._items))
-        heard: Heard = Called(key, None, None)
-        if item.type != "function_call":
-            heard = Written("message" if item.type == "message" else "reasoning", key, None, None)
-        self._items.append(heard)
-        return heard
-
-    def _release(self) -> None:
-        """Text that waited is text."""
         self._holds_text = False
         for one in self._items:
             if isinstance(one, Written):
                 one.holds_text = False
+        items = [item for raw in output if self._type(raw) and (item := formed(raw, ItemForm)) is not None]
+        if not items:
+            self._settle_alone()
+        found = matched(self._items, items)
+        for place, item in enumerate(items):
+            heard = found.get(place) or self._begin(cast("ItemType", item.type), item.id, None)
+            self._give(heard, heard.settle(item))
+
+    def _settle_alone(self) -> None:
+        """The final object does not repeat what was streamed, as with some proxies: then that is all there is."""
+        for one in self._items:
+            if isinstance(one, Written):
                 self._give(one, one.release())
+            if one.added is not None and not one.has_begun:
+                self._give(one, one.settle(one.added))
 
 
 _TEXTS = {

@@ -44,7 +44,7 @@ PART_KINDS = {
 }
 
 
-class Heard:
+class _Told:
     """What all items have in common. `key` is ours, for vendors repeat their ids."""
 
     __slots__ = ("added", "id", "index", "is_open", "key")
@@ -58,24 +58,6 @@ class Heard:
         self.added: ItemForm | None = None
         """As it was added: commonly empty. What it holds counts only where nothing else tells it."""
 
-    @property
-    def has_told(self) -> bool:
-        """Whether any of it was passed on."""
-        raise NotImplementedError
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any of it came, passed on or not."""
-        raise NotImplementedError
-
-    def is_begun_by(self, item: ItemForm) -> bool:
-        """Whether what was passed on, which is something, is the beginning of this item."""
-        raise NotImplementedError
-
-    def settle(self, item: ItemForm) -> list[Delta]:
-        """What a snapshot of the whole item adds."""
-        raise NotImplementedError
-
     def _contradicted(self) -> None:
         _log.info("A model server's snapshot of a %s contradicts what it streamed, which stands.", self.type)
 
@@ -83,24 +65,24 @@ class Heard:
 class _Part:
     """One part of an item, numbered as the stream does it: what of it was passed on."""
 
-    __slots__ = ("annotations", "chunks", "is_done", "tokens")
+    __slots__ = ("chunks", "is_done", "tokens")
 
     def __init__(self) -> None:
         self.chunks: list[str] = []
         self.tokens = 0
-        self.annotations = 0
         self.is_done = False
 
     @property
     def text(self) -> str:
-        self.chunks = ["".join(self.chunks)]
-        return self.chunks[0]
+        text = "".join(self.chunks)
+        self.chunks = [text] if text else []
+        return text
 
 
-class Written(Heard):
+class Written(_Told):
     """A message or a reasoning item."""
 
-    __slots__ = ("held", "holds_text", "is_phase_told", "parts", "phase", "type")
+    __slots__ = ("annotations", "held", "holds_text", "is_phase_told", "parts", "phase", "type")
 
     def __init__(
         self,
@@ -117,22 +99,31 @@ class Written(Heard):
         """All text waits; otherwise only blank text at the beginning does."""
         self.held: list[tuple[int, str, Tokens]] = []
         self.parts: dict[Kind, dict[int, _Part]] = {}
+        self.annotations: dict[int, int] = {}
+        """By part, how many were passed on or left out."""
         self.phase: MessagePhase | None = None
         self.is_phase_told = False
 
     @property
     def has_told(self) -> bool:
-        return any(part.text for kind in self.parts.values() for part in kind.values())
+        """Whether any of it was passed on."""
+        return any(map(self._has_told, self.parts))
 
     @property
     def has_begun(self) -> bool:
+        """Whether any of it came, passed on or not."""
         return bool(self.held) or self.has_told
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether what is held may be no text at all."""
+        return not any(text.strip() for _, text, _ in self.held)
 
     def add(self, kind: Kind, number: int, text: str, tokens: Tokens = ()) -> list[Delta]:
         """A piece of a text. It is held while it may be no message: see models/events.py."""
         if not text and not tokens:
             return []
-        if kind is TEXT and (self.holds_text or (not text.strip() and not self._told(TEXT)[0])):
+        if kind is TEXT and (self.holds_text or not (text.strip() or self._has_told(TEXT))):
             self.held.append((number, text, tokens))
             return []
         return [*self.release(), *self._tell(kind, number, text, tokens)]
@@ -151,17 +142,19 @@ class Written(Heard):
             return [] if self.held else self.add(kind, number, text, tokens)
         parts = self.parts.setdefault(kind, {})
         if number not in parts:  # some number a part otherwise when it is done
-            number = next((other for other, part in parts.items() if not part.is_done), number)
+            number = next((n for n, part in parts.items() if not part.is_done or part.text == text), number)
         part = parts.setdefault(number, _Part())
         part.is_done = True
         deltas = self._supply(kind, (part.text, part.tokens), [(number, text, tokens)])
-        return deltas + [
-            delta for one in (form.annotations or [])[part.annotations :] for delta in self.annotate(number, one)
-        ]
+        told = self.annotations.get(number, 0)
+        return deltas + [delta for one in (form.annotations or [])[told:] for delta in self.annotate(number, one)]
 
     def settle(self, item: ItemForm) -> list[Delta]:
+        """What a snapshot of the whole item adds."""
         self.phase = self.phase or as_phase(item.phase)
         forms = [*(item.summary or ()), *parts_of(item.content)]
+        if self.type == "reasoning" and self._told(SUMMARY)[0] + self._told(THOUGHT)[0] == _texts(forms):
+            return []  # some stream as raw thoughts what they call a summary in the end
         deltas: list[Delta] = []
         for kind in KINDS:
             mine = [form for form in forms if PART_KINDS.get(form.type) is kind and kind.item == self.type]
@@ -172,25 +165,26 @@ class Written(Heard):
         return deltas
 
     def is_begun_by(self, item: ItemForm) -> bool:
+        """Whether what was passed on, which is something, is the beginning of this item."""
         forms = [*(item.summary or ()), *parts_of(item.content)]
         told = {kind: self._told(kind)[0] for kind in KINDS}
-        wholes = {
-            kind: "".join(_text(one) or "" for one in forms if PART_KINDS.get(one.type) is kind) for kind in KINDS
-        }
+        wholes = {kind: _texts(form for form in forms if PART_KINDS.get(form.type) is kind) for kind in KINDS}
         return any(told.values()) and all(wholes[kind].startswith(told[kind]) for kind in KINDS)
 
     def annotate(self, number: int, raw: Raw) -> list[Delta]:
         """An annotation. Those of text that is held come with the snapshot that settles it."""
         if self.held:
             return []
-        parts = self.parts.setdefault(TEXT, {})
-        parts.setdefault(number, _Part()).annotations += 1
+        self.annotations[number] = self.annotations.get(number, 0) + 1
         annotation = formed(raw, cast("type[Annotation]", Annotation))  # to msgspec a union is a type
         if annotation is None:
             _log.info("A model server sent an annotation of no known type, which is left out.")
             return []
-        before = sum(len(part.text) for other, part in parts.items() if other < number)
+        before = sum(len(part.text) for other, part in self.parts.get(TEXT, {}).items() if other < number)
         return [Annotate(_shifted(annotation, before), self.key)]
+
+    def _has_told(self, kind: Kind) -> bool:
+        return any(part.chunks for part in self.parts.get(kind, {}).values())
 
     def _told(self, kind: Kind) -> tuple[str, int]:
         """The text of all parts of a kind that was passed on, and how many logprobs. Snapshots of whole items are
@@ -221,7 +215,7 @@ class Written(Heard):
 
     def _supply_annotations(self, forms: Iterable[PartForm]) -> list[Delta]:
         found = [(number, one) for number, form in enumerate(forms) for one in form.annotations or ()]
-        told = sum(part.annotations for part in self.parts.get(TEXT, {}).values())
+        told = sum(self.annotations.values())
         return [delta for number, one in found[told:] for delta in self.annotate(number, one)]
 
     def _tell(self, kind: Kind, number: int, text: str, tokens: Tokens = ()) -> list[Delta]:
@@ -241,7 +235,7 @@ class Written(Heard):
         return deltas
 
 
-class Called(Heard):
+class Called(_Told):
     """A call of a function."""
 
     __slots__ = ("call_id", "is_begun", "name", "pending", "told")
@@ -309,6 +303,9 @@ class Called(Heard):
         return [ToolCall(self.key, text)] if text else []
 
 
+Heard: TypeAlias = Written | Called
+
+
 def matched(heard: Sequence[Heard], items: Sequence[ItemForm]) -> dict[int, Heard]:
     """By place in the final output, which of the items that the stream told each of them is.
 
@@ -330,6 +327,10 @@ def _likeness(one: Heard, item: ItemForm) -> int:
     if item.id and one.id == item.id:
         return 3
     return 2 if one.is_begun_by(item) else int(one.has_told)
+
+
+def _texts(forms: Iterable[PartForm]) -> str:
+    return "".join(_text(form) or "" for form in forms)
 
 
 def _text(form: PartForm) -> str | None:
