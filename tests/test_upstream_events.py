@@ -496,6 +496,26 @@ def test_parallel_calls_are_told_apart() -> None:
     assert said(relayed(deltas)) == [("call", "get", "{}")] * 2
 
 
+def test_calls_are_recognised_in_another_order_under_other_ids() -> None:
+    stream = [done(call('{"a":1}', "f", "one")), done(call('{"a":1}', "g", "two"), 1)]
+    last = completed(call('{"a":1}', "x", "two"), call('{"a":1}', "y", "one"))
+    assert [delta.name for delta in read([[*stream, last]]) if isinstance(delta, ToolCall)] == ["one", "two"]
+
+
+def test_an_item_without_a_name_takes_events_that_have_one() -> None:
+    stream = [
+        added(message(item_id=None), None),
+        text("Hi", output_index=None),
+        done(message("Hi", item_id=None), None),
+    ]
+    assert read([[*stream, completed(message("Hi"))]]) == [Text("Hi"), STOP]
+
+
+def test_an_index_that_is_not_the_items_names_another_one() -> None:
+    stream = [added(message(item_id=None), 0), text("a", item_id=None), text("b", item_id=None, output_index=1)]
+    assert read([[*stream, completed()]]) == [Text("a", "0"), Text("b", "1"), STOP]
+
+
 @pytest.mark.parametrize(
     ("stream", "deltas"),
     [

@@ -130,6 +130,7 @@ class _Answer:
         self._wants_logprobs = wants_logprobs
         self._left_out = left_out
         self._items: list[Heard] = []
+        self._meant_last: tuple[tuple[ItemType, object, object], Heard] | None = None
         self._writing: Heard | None = None
         """The message whose text was told last: only that can be annotated."""
 
@@ -173,6 +174,7 @@ class _Answer:
         else:
             heard = Written(kind, key, item_id, index, holds_text=self._holds_text)
         self._items.append(heard)
+        self._meant_last = None
         return heard
 
     def _stop_holding(self) -> None:
@@ -201,9 +203,14 @@ class _Answer:
 
     def _meant(self, kind: ItemType, event: EventForm) -> Heard:
         """The item that a piece of text belongs to."""
+        names = (kind, event.item_id, event.output_index)
+        if self._meant_last is not None and self._meant_last[0] == names and self._meant_last[1].is_open:
+            return self._meant_last[1]  # as nearly always: one event a token
         item_id, index = _id(event.item_id), _number(event.output_index)
         found = self._open(kind, item_id, index) or self._closed(kind, item_id, index)
-        return found or self._begin(kind, item_id, index)
+        found = found or self._begin(kind, item_id, index)
+        self._meant_last = names, found
+        return found
 
     # -- items
 
@@ -331,9 +338,6 @@ class _Answer:
 
     def _settle(self, output: list[Raw]) -> None:
         self._holds_text = False
-        for one in self._items:
-            if isinstance(one, Written):
-                one.holds_text = False
         items = [item for raw in output if self._type(raw) and (item := formed(raw, ItemForm)) is not None]
         if not items:
             self._settle_alone()

@@ -7,7 +7,8 @@ snapshot decides.
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
 
 from msgspec import Raw, structs
 
@@ -22,7 +23,8 @@ Tokens: TypeAlias = tuple[Logprob, ...]
 _log = logging.getLogger("antiphon.responses")
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Kind:
     """A kind of text, and the type of item that holds it."""
 
     item: Literal["message", "reasoning"]
