@@ -76,6 +76,19 @@ async def test_an_answer_is_the_same_whole_streamed_and_stored(client: openai.As
     assert whole.usage.output_tokens_details.reasoning_tokens == 2
 
 
+async def test_an_upstream_may_speak_open_responses(inner: str) -> None:
+    """Its events of raw reasoning have other names, its errors another shape."""
+    async with asking(inner.replace("/v1", "/openresponses/v1")) as client:
+        told = await client.responses.create(model="m", input="think I wonder. | say Hello", stream=True)
+        *_, last = [event async for event in told]
+        assert last.type == "response.completed"
+        assert [item.to_dict()["content"][0]["text"] for item in last.response.output] == ["I wonder.", "Hello"]  # type: ignore[index] # a list
+        broken = await client.responses.create(model="m", input="say one | fail after", stream=True)
+        *_, last = [event async for event in broken]
+        assert last.type == "response.failed"
+        assert "The scripted model failed: after" in str(last.response.error)
+
+
 async def test_ids_are_ours_and_not_the_upstreams(inner: str, client: openai.AsyncOpenAI) -> None:
     response = await client.responses.create(model="m", input="say Hi")
     async with sdk(inner) as direct:
@@ -287,7 +300,7 @@ async def test_a_stream_that_is_closed_early_stops_the_upstream() -> None:
 
 
 async def test_a_client_that_leaves_stops_the_antiphon_behind() -> None:
-    patient = Limits(shutdown_grace_s=10 * WAIT_S)
+    patient = Limits(shutdown_grace_s=2 * WAIT_S)
     behind = Settings(models=(ScriptedModel(name="m"),), storage=MEMORY, limits=patient)
     async with AsyncExitStack() as inner:
         url = await inner.enter_async_context(serve(behind))
