@@ -21,9 +21,10 @@ from antiphon.errors import (
     ModelOverloaded,
     SettingsError,
 )
-from antiphon.models.chat import ChatModel, ToolChoiceGuard, ToolChoiceIgnored
+from antiphon.models.chat import ChatModel
 from antiphon.models.chatbody import chat_request
 from antiphon.models.chunks import ChunkReader
+from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.sse import DONE, EventSplitter
 from antiphon.wire.items import (
     FunctionCall,

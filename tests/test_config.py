@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from antiphon import config
-from antiphon.config import ChatUpstream, Limits, LocalModel, ScriptedModel, Section, Settings
+from antiphon.config import ChatUpstream, Limits, LocalModel, ResponsesUpstream, ScriptedModel, Section, Settings
 from antiphon.errors import SettingsError
 
 KEY = "sk-live-0123456789abcd12"
@@ -139,12 +139,17 @@ def test_models_of_each_kind_come_from_tables_and_a_later_source_replaces_them_a
         reasoning_field = "null"
         connect_timeout_s = 3
         [[models]]
+        kind = "responses"
+        url = "http://127.0.0.1:8001/v1"
+        attempts_max = 1
+        [[models]]
         kind = "local"
         path = "x.gguf"
         gpu_layers = 4
     """
     chat = ChatUpstream(url="http://127.0.0.1:8080/v1", models=("a", "b"), reasoning_field=None, connect_timeout_s=3.0)
-    assert load(home, text).models == (chat, LocalModel(path="x.gguf", gpu_layers=4))
+    responses = ResponsesUpstream(url="http://127.0.0.1:8001/v1", attempts_max=1)
+    assert load(home, text).models == (chat, responses, LocalModel(path="x.gguf", gpu_layers=4))
     assert load(home, text, {"ANTIPHON_MODELS": '[{"kind": "scripted"}]'}).models == (ScriptedModel(),)
     assert load(home, text, models=[{"kind": "scripted", "name": "s"}]).models == (ScriptedModel(name="s"),)
 
@@ -164,7 +169,7 @@ def test_models_of_each_kind_come_from_tables_and_a_later_source_replaces_them_a
         ("[server]\nport = 70000", ("server.port: expected `int` <= 65535",)),
         ("[server]\nlog_level = 'loud'", ("server.log_level", "debug, info, warning, error", "'loud'")),
         ("models = 3", ("models: expected a list of tables, got 3",)),
-        ("models = [3]", ("models[0].kind", "chat, local, scripted")),
+        ("models = [3]", ("models[0].kind", "chat, responses, local, scripted")),
         ("[[models]]\nkind = 'scripted'\n[[models]]\nkind = 'chta'", ("models[1].kind", "got 'chta'")),
         ("[[models]]\nurl = 'http://x/v1'", ("models[0].kind", "got None")),
         ("[[models]]\nkind = 'chat'", ("models[0].url: missing",)),

@@ -25,6 +25,7 @@ UNTYPED_OBJECTS = {
     "src/antiphon/core/fold.py": "the oracle reads events as plain JSON, so that it shares no type with the builder",
     "src/antiphon/core/prompt.py": "a function's parameters are JSON Schema",
     "src/antiphon/models/chatbody.py": "what an upstream is sent is nobody's declared type",
+    "src/antiphon/models/responsesbody.py": "what an upstream is sent is nobody's declared type",
     "src/antiphon/wire/codec.py": "raw JSON, before it is normalised and converted",
     "src/antiphon/wire/tolerance.py": "raw JSON, before its types are checked",
     "src/antiphon/wire/tools.py": "a function's parameters are JSON Schema",

@@ -246,6 +246,9 @@ def test_every_form_of_error_keeps_its_message(status: int, body: object, kind: 
         ("top_logprobs", "top_logprobs"),
         ("logit_bias", "logit_bias"),
         ("service_tier", "service_tier"),
+        ("input[1].content", "input"),
+        ("text.format.schema", "text.format.schema"),
+        ("reasoning.effort", "reasoning.effort"),
         ("validation_error", None),
         (None, None),
     ],
@@ -274,6 +277,13 @@ def test_a_parameter_that_is_refused_in_words_is_named_as_our_client_knows_it(me
     body = {"error": {"message": message, "param": None}}
     error = refusal(read_fault(400, msgspec.json.encode(body)))
     assert (error.message, error.param) == (message, ours)
+
+
+def test_what_a_server_cannot_do_is_refused_by_the_name_of_what_asked_for_it() -> None:
+    name = "upstream-responses/gptoss20b-responses-function-required-501"
+    error = refusal(read_fault(recorded.status(name), msgspec.json.encode(recorded.response_body(name))))
+    assert (type(error), error.param) == (InvalidRequest, "tool_choice")
+    assert error.message == "Only 'auto' tool_choice is supported in response API with Harmony"
 
 
 def test_a_recorded_refusal_of_a_model_is_read() -> None:

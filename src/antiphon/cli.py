@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon import __version__, config
-from antiphon.config import ChatUpstream, LocalModel, ModelSettings, Settings
+from antiphon.config import HttpUpstream, LocalModel, ModelSettings, Settings
 from antiphon.errors import AntiphonError, SettingsError
 from antiphon.models import tiny
 
@@ -297,7 +297,7 @@ def welcome(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
 
 
 def _described(model: ModelSettings) -> str:
-    if isinstance(model, ChatUpstream):
+    if isinstance(model, HttpUpstream):
         shown = config.without_password(model.url)
         return f"{', '.join(model.models) or 'all'} of {shown}"
     if isinstance(model, LocalModel):
@@ -308,7 +308,7 @@ def _described(model: ModelSettings) -> str:
 def _curl(url: str, settings: Settings, *, needs_key: bool) -> str:
     key = ' -H "authorization: Bearer $ANTIPHON_API_KEY"' if needs_key else ""
     first = settings.models[0] if settings.models else None
-    if isinstance(first, ChatUpstream):
+    if isinstance(first, HttpUpstream):
         name = first.models[0] if first.models else ""
     elif isinstance(first, LocalModel):
         name = first.name

@@ -94,8 +94,8 @@ class Limits(Section, frozen=True, kw_only=True):
     """Saves waiting for the writer."""
 
 
-class ChatUpstream(Section, frozen=True, kw_only=True, tag_field="kind", tag="chat"):
-    """Any server of POST /v1/chat/completions."""
+class HttpUpstream(Section, frozen=True, kw_only=True):
+    """A model server, and how to deal with it."""
 
     url: HttpUrl
     """Base address, with its /v1."""
@@ -108,8 +108,17 @@ class ChatUpstream(Section, frozen=True, kw_only=True, tag_field="kind", tag="ch
     """No byte for this long ends the call. There is no limit on the whole."""
     attempts_max: Positive = 3
     """Tries before the first token, for failures that another try may mend."""
+
+
+class ChatUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", tag="chat"):
+    """Any server of POST /v1/chat/completions."""
+
     reasoning_field: Literal["reasoning_content", "reasoning"] | None = "reasoning_content"
     """Under which name thoughts of earlier turns are sent back; "null": not at all. Both names are read."""
+
+
+class ResponsesUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", tag="responses"):
+    """Any server of POST /v1/responses: vLLM, OpenAI, another antiphon."""
 
 
 class LocalModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="local"):
@@ -139,7 +148,7 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     name: str = "scripted"
 
 
-ModelSettings: TypeAlias = ChatUpstream | LocalModel | ScriptedModel
+ModelSettings: TypeAlias = ChatUpstream | ResponsesUpstream | LocalModel | ScriptedModel
 
 
 class TemplateMessage(Section, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from antiphon.core.ports import Model
 
 ADAPTERS = {
     "chat": "antiphon.models.chat:ChatModel",
+    "responses": "antiphon.models.responses:ResponsesModel",
     "local": "antiphon.models.local:LocalModel",
     "scripted": "antiphon.models.scripted:ScriptedModel",
 }

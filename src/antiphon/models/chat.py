@@ -6,30 +6,24 @@ Two things are learnt from an upstream's refusals, per model, instead of being s
 tokens, and whether it takes thoughts back (`_Spelling`).
 """
 
-import asyncio
 import logging
-import os
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct, structs
 
 from antiphon.config import ChatUpstream, Limits
-from antiphon.core.deltas import Delta, Finish, ToolCall
+from antiphon.core.deltas import Delta
 from antiphon.core.ports import Check, ModelCard
-from antiphon.core.prompt import Named, Prompt
-from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
+from antiphon.core.prompt import Prompt
+from antiphon.errors import ApiError, InvalidRequest
+from antiphon.models.cards import Listing, connected
 from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
+from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.logprobs import chunk_reader
-from antiphon.models.upstream import Upstream
-
-CARDS_KEPT_S = 30.0
-CARDS_REFRESH_S = 2.0
-"""How soon a list may be asked for afresh: requests for names that nobody serves must not become a flood upstream."""
-FAILURE_KEPT_S = 3.0
 
 _log = logging.getLogger("antiphon.chat")
 
@@ -39,21 +33,13 @@ class ChatModel:
 
     def __init__(self, settings: ChatUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._upstream = Upstream(
-            settings.url,
-            key=_key(settings),
-            connect_timeout_s=settings.connect_timeout_s,
-            silence_timeout_s=settings.silence_timeout_s,
-            attempts_max=settings.attempts_max,
-            line_bytes_max=limits.upstream_line_bytes_max,
-        )
-        self._cards = _Kept(self._list, clock)
+        self._upstream = connected(settings, limits)
+        self._listing = Listing(self._upstream, settings.models, clock)
         self._spellings: dict[str, _Spelling] = {}
         """Only of models that refused the common one, so no more than the upstream has."""
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
-        """`fresh` asks for a list no older than two seconds: for a name that is not in the one at hand."""
-        return await self._cards.get(CARDS_REFRESH_S if fresh else CARDS_KEPT_S)
+        return await self._listing.get(fresh=fresh)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         ignored_before = False
@@ -85,16 +71,7 @@ class ChatModel:
         """Nothing: an upstream may come up later than this server."""
 
     async def check(self) -> Check:
-        name = f"chat upstream {self._upstream.url}"
-        try:
-            cards = await self._list()
-        except ApiError as error:
-            remedy = "Start that server, or correct its url (with its /v1) and its key in the settings."
-            return Check(name=name, ok=False, detail=error.message, remedy=remedy)
-        if not cards:
-            remedy = "Load a model there, or name some under `models`."
-            return Check(name=name, ok=False, detail="It lists no model.", remedy=remedy)
-        return Check(name=name, ok=True, detail=f"It answers. Models: {', '.join(card.id for card in cards)}.")
+        return await self._listing.check("chat")
 
     async def close(self) -> None:
         await self._upstream.close()
@@ -114,72 +91,6 @@ class ChatModel:
                 raise self._upstream.masked(error) from None
         if deltas := reader.end():
             yield deltas
-
-    async def _list(self) -> tuple[ModelCard, ...]:
-        try:
-            listed = _cards(await self._upstream.get("/models"), self._upstream.url)
-        except ApiError as error:
-            if not self._settings.models:
-                raise ModelError(error.message) from None  # whatever it is, it is no fault of a request
-            listed = {}  # not every server has a list; what the settings name is served all the same
-        names = self._settings.models or listed
-        return tuple(listed.get(name) or ModelCard(id=name, created=0, owned_by="upstream") for name in names)
-
-
-class _Kept:
-    """The last list of models, or the last failure to get one, for a while. Callers at one time share one request."""
-
-    def __init__(self, fetch: Callable[[], Awaitable[tuple[ModelCard, ...]]], clock: Callable[[], float]) -> None:
-        self._fetch = fetch
-        self._clock = clock
-        self._lock = asyncio.Lock()
-        self._got: tuple[ModelCard, ...] | ApiError | None = None
-        self._at = 0.0
-
-    async def get(self, age_max_s: float) -> tuple[ModelCard, ...]:
-        async with self._lock:
-            failed = isinstance(self._got, ApiError)
-            if self._got is None or self._clock() - self._at > (FAILURE_KEPT_S if failed else age_max_s):
-                try:
-                    self._got = await self._fetch()
-                except ApiError as error:
-                    self._got = error
-                self._at = self._clock()
-        if isinstance(self._got, ApiError):
-            raise self._got.with_traceback(None)
-        return self._got
-
-
-def _key(settings: ChatUpstream) -> str:
-    if settings.key or not settings.key_env:
-        return settings.key
-    key = os.environ.get(settings.key_env, "")
-    if not key:
-        raise SettingsError(
-            f"The environment variable {settings.key_env}, named as the key of an upstream, is not set."
-        )
-    return key
-
-
-class _ListedModel(Struct):
-    id: str
-    created: int | None = None
-    owned_by: str | None = None
-
-
-class _ModelList(Struct):
-    data: list[_ListedModel] | None
-
-
-def _cards(body: bytes, url: str) -> dict[str, ModelCard]:
-    try:
-        listed = msgspec.json.decode(body, type=_ModelList).data or []
-    except msgspec.DecodeError:
-        raise ModelError(f"The server at {url} answered /models with something that is no list of models.") from None
-    return {
-        model.id: ModelCard(id=model.id, created=model.created or 0, owned_by=model.owned_by or "upstream")
-        for model in listed
-    }
 
 
 # -- what the upstream is asked
@@ -211,83 +122,3 @@ class _Spelling(Struct, frozen=True, kw_only=True):
 
 _WANTS_OTHER_LIMIT = re.compile(r"use ['\"`]?max_completion_tokens")
 _UNKNOWN_PROPERTY = re.compile(r"unsupported|unexpected|unrecognized|unknown|extra|not (supported|permitted|allowed)")
-
-
-# -- whether it did what it was asked
-
-
-class ToolChoiceIgnored(ModelError):
-    """The model server ignored tool_choice or parallel_tool_calls."""
-
-
-class ToolChoiceGuard:
-    """Lets deltas through when the model keeps to the prompt's tool choice, else raises ToolChoiceIgnored.
-
-    Deltas wait only while it is open whether the turn must be asked for again: for a required call until one starts,
-    for at most one call from the first call to the end.
-    """
-
-    def __init__(self, prompt: Prompt) -> None:
-        choice = prompt.tool_choice
-        self._is_idle = not prompt.tools or (choice == "auto" and prompt.parallel_tool_calls)
-        self._must_call = choice == "required" or isinstance(choice, Named)
-        self._is_single = not prompt.parallel_tool_calls
-        self._permitted = _permitted(prompt)
-        self._choice = f"the function {choice.name!r}" if isinstance(choice, Named) else repr(choice)
-        if choice == "required" and prompt.allowed is not None:
-            self._choice = f"one of {', '.join(map(repr, sorted(prompt.allowed)))}"
-        self._calls: set[str] = set()
-        self._is_finished = False
-        self._held: list[Delta] = []
-
-    def admit(self, batch: list[Delta]) -> list[Delta]:
-        """What may be passed on now."""
-        if self._is_idle:
-            return batch
-        for delta in batch:
-            if isinstance(delta, ToolCall) and delta.key not in self._calls:
-                self._begin_call(delta)
-            elif isinstance(delta, Finish):
-                self._finish(delta)
-        self._held += batch
-        if self._must_wait():
-            return []
-        admitted, self._held = self._held, []
-        return admitted
-
-    def _must_wait(self) -> bool:
-        if self._is_finished:
-            return False
-        return (self._must_call and not self._calls) or (self._is_single and bool(self._calls))
-
-    def _begin_call(self, call: ToolCall) -> None:
-        if self._permitted is not None and call.name not in self._permitted:
-            raise ToolChoiceIgnored(
-                f"The model server ignored tool_choice: it called {call.name!r}, though {self._choice} was asked for."
-            )
-        self._calls.add(call.key)
-        if self._is_single and len(self._calls) > 1:
-            raise ToolChoiceIgnored(
-                "The model server ignored parallel_tool_calls: it made several calls, though it was asked for one."
-            )
-
-    def _finish(self, finish: Finish) -> None:
-        """An answer that was cut short did not ignore anything."""
-        self._is_finished = True
-        if self._must_call and not self._calls and finish.reason in ("stop", "tool_calls"):
-            raise ToolChoiceIgnored(
-                f"The model server ignored tool_choice: it called no tool, though {self._choice} was asked for."
-            )
-
-
-def _permitted(prompt: Prompt) -> frozenset[str] | None:
-    """The tools that may be called; None: the choice does not say."""
-    match prompt.tool_choice:
-        case Named(name):
-            return frozenset({name})
-        case "none":
-            return frozenset()
-        case "required":
-            return frozenset(offer.name for offer in prompt.tools) if prompt.allowed is None else prompt.allowed
-        case _:  # with "auto", a call beyond `allowed` is refused, and told to the model, by whoever runs the turns
-            return None

@@ -91,6 +91,7 @@ _PARAMS = {
     for name in (
         *("model", "stop", "tools", "tool_choice", "parallel_tool_calls", "user", "service_tier", "top_logprobs"),
         *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias"),
+        *("input", "instructions", "text", "reasoning", "include", "max_output_tokens"),
     )
 }
 """A vendor's parameters, as our clients know them."""
@@ -118,8 +119,9 @@ def refusal(fault: Fault) -> ApiError:
     may_overflow = status in (400, 413, 422, 500)
     if marks & _OVERFLOW_MARKS or (may_overflow and _OVERFLOW.search(fault.message)):
         return ContextLengthExceeded(f"{ContextLengthExceeded.__doc__} (The model server said: {fault.message})")
-    if status in (400, 422):
-        return InvalidRequest(fault.message, param=_param(fault), code=fault.code or None)
+    param = _param(fault)
+    if status in (400, 422) or (status == 501 and param):  # so vLLM calls a tool_choice that it does not do
+        return InvalidRequest(fault.message, param=param, code=fault.code or None)
     kind, what = _TOLD.get(status, (ModelError, "failed"))
     if status == 404:
         names_model = "model" in fault.message.lower()
@@ -128,8 +130,11 @@ def refusal(fault: Fault) -> ApiError:
 
 
 def _param(fault: Fault) -> str | None:
-    """Ours that the vendor's complaint is about."""
-    if named := _PARAMS.get(re.split(r"[.\[]", fault.param)[0]):
+    """Ours that the vendor's complaint is about. Of what is ours already, the whole path is told."""
+    head, *rest = re.split(r"[.\[]", fault.param, maxsplit=1)
+    if head in ("text", "reasoning") and rest:
+        return fault.param
+    if named := _PARAMS.get(head):
         return named
     found = _NAMED.search(fault.message)
     return _PARAMS[found[0]] if found else None

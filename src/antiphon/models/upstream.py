@@ -31,7 +31,7 @@ RETRY_WAIT_MAX_S = 8.0
 GATHER_S = 0.1
 """How long an answer that nobody watches is gathered before it is looked at: a wake-up costs more than a token."""
 DRAIN_S = 0.1
-"""How long the end of an answer is waited for after [DONE], which is what lets its connection be used again."""
+"""How long the end of an answer is waited for after its last word, which is what lets its connection be used again."""
 ERROR_BODY_BYTES_MAX = 64 * 1024
 """Room for any vendor's error; a larger one is a page."""
 SECRET_CHARS_MIN = 8
