@@ -1,6 +1,8 @@
 """Structured output: what is promised of an answer's text is checked here, whatever model wrote it."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +114,38 @@ async def test_a_schema_that_is_none_is_refused_by_its_place(url: str, schema: A
     answer = await create(url, model="played", text=json_schema(schema))
 
     assert answer.refusal == (400, "invalid_json_schema", "text.format.schema")
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "{}/a"}, {"$schema": "{}/b", "type": "string"}])
+@pytest.mark.parametrize("place", ["text", "tools"])
+async def test_what_a_schema_refers_to_elsewhere_is_not_fetched(
+    url: str, schema: dict[str, str], place: str, unused_tcp_port: int
+) -> None:
+    asked = asyncio.Event()
+    server = await asyncio.start_server(lambda *_: asked.set(), "127.0.0.1", unused_tcp_port)
+    elsewhere = {name: value.format(f"http://127.0.0.1:{unused_tcp_port}") for name, value in schema.items()}
+    tool = {"type": "function", "name": "f", "strict": True, "parameters": elsewhere}
+    async with server:
+        answer = await create(
+            url, model="played", **({"text": json_schema(elsewhere)} if place == "text" else {"tools": [tool]})
+        )
+
+    assert answer.status == 400
+    assert not asked.is_set()
+
+
+async def test_files_are_not_read_for_a_schema(url: str) -> None:
+    answer = await create(url, model="played", text=json_schema({"$ref": Path("/etc/hostname").as_uri()}))
+
+    assert answer.refusal == (400, "invalid_json_schema", "text.format.schema")
+    assert "not fetched" in answer.error["message"]
+
+
+async def test_the_parameters_of_a_strict_function_must_be_a_schema(url: str) -> None:
+    tool = {"type": "function", "name": "f", "strict": True, "parameters": {"type": "objekt"}}
+    answer = await create(url, model="played", tools=[tool])
+
+    assert answer.refusal == (400, "invalid_function_parameters", "tools[0].parameters")
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,7 @@ def json_object(text: str) -> str:
 def json_schema(schema: JsonObject, param: str) -> TextCheck:
     """A check of texts against a JSON Schema (draft 2020-12 unless it says otherwise). Raises InvalidRequest, which
     says where, when that is none."""
-    engine: Any = import_module("jsonschema_rs")
-    try:
-        engine.meta.validate(schema)
-        validator = engine.validator_for(schema)
-    except (engine.ValidationError, engine.ReferencingError, ValueError) as error:
-        raise _unsound(error, param) from None
+    validator = _validator(schema, param, "invalid_json_schema")
 
     def check(text: str) -> str:
         try:
@@ -49,12 +44,25 @@ def json_schema(schema: JsonObject, param: str) -> TextCheck:
     return check
 
 
-def _unsound(error: Any, param: str) -> InvalidRequest:
-    where = "".join(f".{step}" for step in getattr(error, "instance_path", ()))
-    said = getattr(error, "message", None) or str(error)
-    return InvalidRequest(
-        f"Invalid schema at '{param}{where}': {said[:FAULT_CHARS_MAX]}.", param=param, code="invalid_json_schema"
-    )
+def check_parameters(schema: JsonObject, param: str) -> None:
+    """Raises InvalidRequest when a strict function's parameters are no JSON Schema."""
+    _validator(schema, param, "invalid_function_parameters")
+
+
+def _validator(schema: JsonObject, param: str, code: str) -> Any:
+    engine: Any = import_module("jsonschema_rs")
+    try:
+        return engine.validator_for(schema, retriever=_refuse_to_fetch)
+    except (engine.ValidationError, engine.ReferencingError, ValueError) as error:
+        where = "".join(f".{step}" for step in getattr(error, "instance_path", ()))
+        said = getattr(error, "message", None) or str(error)
+        message = f"Invalid schema at '{param}{where}': {said[:FAULT_CHARS_MAX]}."
+        raise InvalidRequest(message, param=param, code=code) from None
+
+
+def _refuse_to_fetch(uri: str) -> Any:
+    """By default the engine reads what a schema refers to, from any address and any file."""
+    raise ValueError(f"{uri} is elsewhere, and is not fetched")
 
 
 def _path(fault: Any) -> str:

@@ -67,6 +67,9 @@ class Engine:
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
+        for offer in plan.prompt.tools:
+            if offer.strict and offer.parameters is not None:
+                schemas.check_parameters(offer.parameters, f"{plan.box.params[offer.name]}.parameters")
         grammars = {offer.name: offer.grammar for offer in plan.prompt.tools if offer.grammar is not None}
         wanted = plan.prompt.format
         if wanted is None and not grammars:

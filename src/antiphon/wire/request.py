@@ -17,7 +17,7 @@ from antiphon.wire.response import (
     ServiceTier,
     Verbosity,
 )
-from antiphon.wire.tools import Tool, ToolChoice
+from antiphon.wire.tools import JsonObject, Tool, ToolChoice
 
 Includable: TypeAlias = Literal[
     "file_search_call.results",
@@ -97,6 +97,8 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     service_tier: ServiceTier | None = None
+    client_metadata: JsonObject | None = None
+    """What Codex notes of itself with every request; no business of a model's."""
 
 
 class Later(Struct, frozen=True):
