@@ -782,7 +782,7 @@ async def test_unknown_fields_are_tolerated_and_named_by_their_paths(url: str) -
         "input": [USER | {"colour": 1}, {"role": "user", "content": [TEXT_PART, TEXT_PART | {"shade": {}}]}],
         "tools": [FUNCTION | {"weight": [], "parameters": {"anything": 1}}],
         "reasoning": {"budget": 1},
-        "client_metadata": {"a": 1},
+        "provider": {"a": 1},
         "text": {"format": {"type": "text", "font": "serif"}},
         "metadata": {"free": "x"},
     }
@@ -790,7 +790,7 @@ async def test_unknown_fields_are_tolerated_and_named_by_their_paths(url: str) -
 
     assert answer.value["status"] == "completed"
     assert set(answer.headers["antiphon-ignored-parameters"].split(", ")) == {
-        *("input[0].colour", "input[1].content[1].shade", "tools[0].weight", "reasoning.budget", "client_metadata"),
+        *("input[0].colour", "input[1].content[1].shade", "tools[0].weight", "reasoning.budget", "provider"),
         "text.format.font",
     }
 
@@ -806,7 +806,7 @@ async def test_unknown_fields_of_the_chat_style_are_named_too(url: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["client_metadata", "provider", "session_id", "plugins", "cache_control", "trace"])
+@pytest.mark.parametrize("name", ["provider", "session_id", "plugins", "cache_control", "trace"])
 async def test_what_known_clients_send_besides_is_no_near_miss(url: str, name: str) -> None:
     answer = await create(url, **{name: {}})
 

@@ -190,9 +190,15 @@ async def test_all_parameters_are_taken_by_a_strict_upstream(client: openai.Asyn
     assert response.output_text == "one two "
 
 
-async def test_logprobs_that_an_upstream_has_not_are_refused(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="no logprobs") as refused:
-        await client.responses.create(model="m", input="say Hi", include=["message.output_text.logprobs"])
+async def test_logprobs_are_asked_of_the_upstream_and_passed_on(client: openai.AsyncOpenAI) -> None:
+    response: Any = await client.responses.create(model="m", input="say Hi", include=["message.output_text.logprobs"])
+    assert [logprob.token for logprob in response.output[0].content[0].logprobs] == ["Hi"]
+
+
+async def test_logprobs_that_an_upstream_has_not_are_refused() -> None:
+    async with Recorded("gptoss20b-responses-text-stream") as server, asking(server.url) as outer:
+        with pytest.raises(openai.BadRequestError, match="no logprobs") as refused:
+            await outer.responses.create(model="m", input="Hi", include=["message.output_text.logprobs"])
     assert refused.value.param == "include"
 
 
