@@ -14,6 +14,7 @@ from antiphon.core.deltas import Finish, Phase, Text, ToolCall
 from antiphon.core.prompt import Named
 from antiphon.stores.memory import MemoryStore
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
+from tests import wirecheck
 from tests.conftest import changed, serve
 from tests.rawclient import Answer, Played, ask, create, events_of, final, serving, streaming
 
@@ -43,7 +44,9 @@ class Stage:
     async def ask(self, *turns: tuple[Any, ...], **fields: Any) -> Answer:
         for turn in turns:
             self.model.say(*turn)
-        return await create(self.url, model="played", **fields)
+        answer = await create(self.url, model="played", **fields)
+        wirecheck.openai(answer)
+        return answer
 
     @property
     def told(self) -> list[Any]:
@@ -64,6 +67,48 @@ async def stage(scripted: Settings) -> AsyncIterator[Stage]:
 
 def kinds(answer: Answer) -> list[str]:
     return [item["type"] for item in answer.value["output"]]
+
+
+# -- every kind of call keeps its wire
+
+CLIENT_TOOLS: dict[str, tuple[dict[str, Any], str, Any]] = {
+    "function": (function("f", strict=True), "f", {"a": 1}),
+    "asynchronous function": (function("f", **{"async": True}), "f", {}),
+    "custom tool": (NOTE, "note", {"input": "a note"}),
+    "custom tool with a grammar": (DIGITS, "digits", {"input": "12"}),
+    "tool in a namespace": ({"type": "namespace", "name": "n", "tools": [function("f")]}, "n__f", {}),
+    "tool search": ({"type": "tool_search", "execution": "client"}, "tool_search", {"query": "x"}),
+    "shell": ({"type": "shell"}, "shell", {"commands": ["ls"]}),
+    "local shell": ({"type": "local_shell"}, "local_shell", {"command": ["ls"]}),
+    "new file": (
+        {"type": "apply_patch"},
+        "apply_patch",
+        {"operation": {"type": "create_file", "path": "a", "diff": "+a"}},
+    ),
+    "file that goes": ({"type": "apply_patch"}, "apply_patch", {"operation": {"type": "delete_file", "path": "a"}}),
+    "computer": ({"type": "computer"}, "computer", {"actions": [{"type": "screenshot"}]}),
+}
+
+
+@pytest.mark.parametrize("name", CLIENT_TOOLS)
+async def test_a_call_of_every_kind_is_lawful_whole_and_streamed_and_read_in_the_other_wire(
+    stage: Stage, name: str
+) -> None:
+    tool, called, arguments = CLIENT_TOOLS[name]
+    goes_on = (Text("It runs."), STOP) if tool.get("async") else ()
+    for stream in (False, True):
+        for said in filter(None, ((Text("Let me."), stage.call(called, arguments), CALLED), goes_on)):
+            stage.model.say(*said)
+        answer = await create(stage.url, model="played", tools=[tool], stream=stream)
+        response = wirecheck.openai(answer)
+
+        kinds = [item["type"] for item in response["output"]]
+        assert kinds[0] == "message"
+        assert kinds[1].endswith("_call")
+        assert response["output"][1]["status"] == "completed"
+        for wire, check in (("/v1", wirecheck.openai), ("/openresponses/v1", wirecheck.openresponses)):
+            for path in ("", "/input_items"):
+                check(await ask(stage.url, "GET", f"{wire}/responses/{response['id']}{path}"))
 
 
 # -- custom tools
@@ -253,13 +298,12 @@ async def test_allowed_tools_of_every_kind_can_be_named(stage: Stage) -> None:
         ({"type": "custom", "name": "note"}, "note"),
         ({"type": "apply_patch"}, "apply_patch"),
         ({"type": "shell"}, "shell"),
-        ({"type": "local_shell"}, "local_shell"),
         ({"type": "computer"}, "computer"),
         ({"type": "computer_use"}, "computer"),
     ],
 )
 async def test_one_tool_of_any_kind_can_be_asked_for(stage: Stage, choice: dict[str, Any], name: str) -> None:
-    plain = [{"type": kind} for kind in ("apply_patch", "shell", "local_shell", "computer")]
+    plain = [{"type": kind} for kind in ("apply_patch", "shell", "computer")]
     await stage.ask((Text("ok"), STOP), tools=[function("f"), NOTE, *plain], tool_choice=choice)
 
     assert stage.model.prompts[0].tool_choice == Named(name)

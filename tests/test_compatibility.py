@@ -245,7 +245,7 @@ EXTENSIONS: dict[str, set[str]] = {
     "items": {"antiphon:scripted_call"},
     "parts": {"input_audio", "computer_screenshot"},  # in the package, and in no union of it
     "tools": {"antiphon:scripted"},
-    "choices": {"local_shell", "web_search"},
+    "choices": {"web_search"},
     "response": {"frequency_penalty", "presence_penalty", "store"},  # of Open Responses
     "outputs": {"antiphon:scripted_call"},
     "events": {f"response.antiphon:scripted_call.{status}" for status in ("in_progress", "searching", "completed")},

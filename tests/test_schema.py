@@ -525,7 +525,6 @@ OURS_ALONE = {
     items.ScriptedCall: "this server's own hosted tool",
     tools.ScriptedTool: "this server's own hosted tool",
     tools.Unserved: "made by the codec of a hosted tool, and never sent",
-    tools.ChosenLocalShell: "a choice that the reference does not have, in the form of those that it has",
     resources.DeletedResponse: "the package reads nothing of this answer, and Open Responses cannot delete",
     resources.ErrorBody: "an envelope: ErrorDetail is what is in it",
     resources.ResponseList: "neither can list responses",
@@ -640,7 +639,7 @@ SETTLED: dict[tuple[str, str], Any] = {  # where any string would do for us, and
     ("AdditionalTools", "tools"): [{"type": "apply_patch"}],
 }
 NOT_SAMPLED = {
-    *(inspect.NoneType, items.ScriptedCall, tools.ScriptedTool, tools.Unserved, tools.ChosenLocalShell),
+    *(inspect.NoneType, items.ScriptedCall, tools.ScriptedTool, tools.Unserved),
     *(items.InputText, items.InputImage),
 }
 """No choice in a union: these tools are unknown to the package, and its messages are output, which is no input."""

@@ -171,10 +171,6 @@ class ChosenShell(ChoiceBase, frozen=True, kw_only=True, tag="shell"):
     pass
 
 
-class ChosenLocalShell(ChoiceBase, frozen=True, kw_only=True, tag="local_shell"):
-    pass
-
-
 class ChosenApplyPatch(ChoiceBase, frozen=True, kw_only=True, tag="apply_patch"):
     pass
 
@@ -202,7 +198,6 @@ Chosen: TypeAlias = (
     NamedFunction
     | NamedCustom
     | ChosenShell
-    | ChosenLocalShell
     | ChosenApplyPatch
     | ChosenComputer
     | ChosenComputerUse
