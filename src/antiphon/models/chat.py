@@ -6,7 +6,6 @@ Two things are learnt from an upstream's refusals, per model, instead of being s
 tokens, and whether it takes thoughts back (`_Spelling`).
 """
 
-import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,52 +19,25 @@ from antiphon.core.deltas import Delta
 from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest
+from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected
 from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
-from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.logprobs import chunk_reader
-
-_log = logging.getLogger("antiphon.chat")
 
 
 class ChatModel:
     """The models of one upstream."""
 
     def __init__(self, settings: ChatUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings = settings
         self._upstream = connected(settings, limits)
         self._listing = Listing(self._upstream, settings.models, clock)
-        self._spellings: dict[str, _Spelling] = {}
-        """Only of models that refused the common one, so no more than the upstream has."""
+        self._asking = Asking(_Spelling(reasoning_field=settings.reasoning_field), self._turn)
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         return await self._listing.get(fresh=fresh)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        ignored_before = False
-        while True:  # four times at most: the first, after an ignored choice, and for each thing a spelling can learn
-            spelling = self._spellings.get(prompt.model) or _Spelling(reasoning_field=self._settings.reasoning_field)
-            guard = ToolChoiceGuard(prompt)
-            has_begun = False
-            try:
-                async with aclosing(self._turn(prompt, spelling)) as batches:
-                    async for batch in batches:
-                        if admitted := guard.admit(batch):
-                            has_begun = True
-                            yield admitted
-            except ToolChoiceIgnored as error:
-                if has_begun or ignored_before:
-                    raise
-                ignored_before = True
-                _log.warning("%s Asking it once more.", error.message)
-            except InvalidRequest as error:
-                other = spelling.after(error)
-                if has_begun or other is None:
-                    raise
-                self._spellings[prompt.model] = other
-                _log.info("Model %s refuses what is common: from now on it gets %r.", prompt.model, other)
-            else:
-                return
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
+        return self._asking.stream(prompt)
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""
@@ -110,8 +82,7 @@ class _Spelling(Struct, frozen=True, kw_only=True):
     reasoning_field: ReasoningField
     limit_field: LimitField = "max_tokens"
 
-    def after(self, error: InvalidRequest) -> "_Spelling | None":
-        """What to try after this refusal; None when it is about something else."""
+    def after(self, error: InvalidRequest, prompt: Prompt) -> "_Spelling | None":
         said = error.message.lower()
         if self.limit_field == "max_tokens" and _WANTS_OTHER_LIMIT.search(said):
             return structs.replace(self, limit_field="max_completion_tokens")

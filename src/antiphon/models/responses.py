@@ -7,11 +7,10 @@ Nothing of the upstream's events and items is passed on as it came: what came in
 builder makes every event. The upstream is told the whole conversation each time and asked to store nothing.
 
 What servers disagree about is learnt from their refusals, per model, instead of being settings (`Spelling`). Reasoning
-that an upstream sealed (`encrypted_content`) is not passed on yet: that waits for a later issue.
+that an upstream sealed (`encrypted_content`) is not passed on yet: that waits for the context work.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -22,14 +21,12 @@ from antiphon.config import Limits, ResponsesUpstream
 from antiphon.core.deltas import Delta
 from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
-from antiphon.errors import ApiError, InvalidRequest
+from antiphon.errors import ApiError
+from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected
 from antiphon.models.events import EventReader
-from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.responsesbody import Spelling, responses_request
 from antiphon.models.upstream import DRAIN_S
-
-_log = logging.getLogger("antiphon.responses")
 
 
 class ResponsesModel:
@@ -40,38 +37,14 @@ class ResponsesModel:
     ) -> None:
         self._upstream = connected(settings, limits)
         self._listing = Listing(self._upstream, settings.models, clock)
-        self._spellings: dict[str, Spelling] = {}
-        """Only of models that refused the common one, so no more than the upstream has."""
+        self._asking = Asking(Spelling(), self._turn)
         self._left_out: set[str] = set()
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         return await self._listing.get(fresh=fresh)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        spelling = self._spellings.get(prompt.model, Spelling())
-        ignored_before = False
-        while True:  # six times at most: the first, after an ignored choice, and for each thing a spelling can learn
-            guard = ToolChoiceGuard(prompt)
-            has_begun = False
-            try:
-                async with aclosing(self._turn(prompt, spelling)) as batches:
-                    async for batch in batches:
-                        if admitted := guard.admit(batch):
-                            has_begun = True
-                            self._learn(prompt.model, spelling)
-                            yield admitted
-            except ToolChoiceIgnored as error:
-                if has_begun or ignored_before:
-                    raise
-                ignored_before = True
-                _log.warning("%s Asking it once more.", error.message)
-            except InvalidRequest as error:
-                other = spelling.after(error, prompt)
-                if has_begun or other is None:
-                    raise
-                spelling = other
-            else:
-                return
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
+        return self._asking.stream(prompt)
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""
@@ -100,12 +73,6 @@ class ResponsesModel:
         except ApiError as error:
             raise self._upstream.masked(error) from None
         reader.end()
-
-    def _learn(self, model: str, spelling: Spelling) -> None:
-        """A spelling is known to be right once it was answered."""
-        if spelling != self._spellings.get(model, Spelling()):
-            self._spellings[model] = spelling
-            _log.info("Model %s refuses what is common: from now on it gets %r.", model, spelling)
 
 
 async def _drain(reads: AsyncGenerator[list[bytes], None]) -> None:

@@ -30,7 +30,7 @@ class Spelling(Struct, frozen=True, kw_only=True):
     """What servers of this API disagree about. Learnt from their refusals, one thing at a time.
 
     `thoughts`: vLLM and antiphon take raw thoughts back. OpenAI refuses them: it takes `encrypted_content` alone, which
-    is passed on by nobody yet (a later issue), so thoughts are left out there.
+    is not passed on yet, so thoughts are left out there.
     `instructions`: some know no such field; then they are the first message.
     `developer`: chat templates of many models behind vLLM know no such role; then it is "system".
     `allowed`: where `allowed_tools` is no tool choice, only those tools are shown.
@@ -42,7 +42,6 @@ class Spelling(Struct, frozen=True, kw_only=True):
     allowed: bool = True
 
     def after(self, error: InvalidRequest, prompt: Prompt) -> "Spelling | None":
-        """What to try after this refusal; None when it is about something else."""
         said, items = error.message, prompt.items
         is_unknown = _UNKNOWN.search(said)
         if self.thoughts and any(isinstance(item, Reasoning) for item in items) and _names_thoughts(said, self, prompt):
