@@ -78,6 +78,21 @@ async def test_schemas_that_refer_within_themselves_are_served(url: str, schema:
     assert (await with_schema(url, schema)).status == 200
 
 
+@pytest.mark.parametrize("keyword", ["anyOf", "allOf", "oneOf"])
+async def test_a_deep_document_that_fits_no_way_of_many_is_refused_in_a_moment(url: str, keyword: str) -> None:
+    tree = {"properties": {"a": {keyword: [{"$ref": "#"}, {"$ref": "#"}]}}, "required": ["z"]}
+
+    answer = await with_schema(url, tree, '{"a":' * 40 + "{}" + "}" * 40)
+    assert answer.refusal == (502, "server_error", None)
+    assert answer.error["message"].endswith("it does not fit the schema")
+
+
+async def test_what_does_not_fit_is_said_where_that_is_quick(url: str) -> None:
+    answer = await with_schema(url, doubling(3, "anyOf") | {"properties": {"a": {"type": "integer"}}}, '{"a": "x"}')
+
+    assert "fit text.format: at $" in answer.error["message"]
+
+
 async def test_a_schema_too_large_to_be_compiled_in_a_moment_is_refused(url: str) -> None:
     names = [f"p{n}" for n in range(20_000)]
 

@@ -6,7 +6,7 @@ that what is enforced there and checked elsewhere is the same language.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +25,8 @@ CHECK_S = 0.1
 """A grammar that can be read in very many ways takes for ever, and all others would wait."""
 CHECK_BYTES = 4
 """Read between two looks at the clock: one alone may take 30 ms."""
+FOLLOWED_MAX = 200
+"""References from one to the next: each is a step down our own stack."""
 REFERENCES_MAX = 250
 """Different ones in a schema that becomes a grammar: followed on the stack, some hundreds of them end the process."""
 PARTS_MAX = 50_000
@@ -46,14 +48,19 @@ def json_schema(schema: JsonObject, param: str) -> TextCheck:
     """A check of texts against a JSON Schema (draft 2020-12 unless it says otherwise). Raises InvalidRequest, which
     says where, when that is none."""
     validator = _validator(schema, param, "invalid_json_schema")
+    can_say_why = not _grows_too_far(schema)
 
     def check(text: str) -> str:
         try:
             document = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:
             return f"it is no JSON: {error}"
-        fault = next(validator.iter_errors(document), None)
-        return "" if fault is None else f"at {_path(fault)}: {fault.message[:FAULT_CHARS_MAX]}"
+        if validator.is_valid(document):
+            return ""
+        fault = next(validator.iter_errors(document), None) if can_say_why else None
+        return (
+            "it does not fit the schema" if fault is None else f"at {_path(fault)}: {fault.message[:FAULT_CHARS_MAX]}"
+        )
 
     return check
 
@@ -92,22 +99,38 @@ REFERRING = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def _combines_too_much(schema: JsonObject) -> bool:
+    """What a part says of itself again, in a circle, is not judged twice."""
+    weigh = _weighing(schema, _combined, in_circle=1)
+    return any(weigh(part) > COMBINED_MAX for part in _parts(schema))
+
+
+def _grows_too_far(schema: JsonObject) -> bool:
+    """Whether saying why a document does not fit may take for ever: each way in which it could fit is followed to its
+    end. In a circle, that is as far as the document goes. To say only whether it fits is quick."""
+    return _weighing(schema, lambda part: part.values(), in_circle=COMBINED_MAX + 1)(schema) > COMBINED_MAX
+
+
+def _weighing(
+    schema: JsonObject, within: Callable[[JsonObject], Iterable[Any]], in_circle: int
+) -> Callable[[Any], int]:
+    """How many schemas a part is, with all that it refers to, at most COMBINED_MAX + 1."""
     named = {name: part for part in _parts(schema) for name in _names(part)}
     weights: dict[int, int] = {}
 
-    def weight(part: Any) -> int:
+    def weight(part: Any, depth: int = 0) -> int:
+        if isinstance(part, list):
+            return sum(weight(inner, depth + 1) for inner in part)
         if not isinstance(part, dict):
             return 0
+        if depth > FOLLOWED_MAX:
+            return COMBINED_MAX + 1
         if id(part) not in weights:
-            weights[id(part)] = 1  # what it says of itself again, in a circle, is not judged twice
-            inner = (*_combined(part), *(_found(name, schema, named) for name in _references(part)))
-            weights[id(part)] = min(1 + sum(map(weight, inner)), COMBINED_MAX + 1)
+            weights[id(part)] = in_circle
+            inner = (*within(part), *(_found(name, schema, named) for name in _references(part)))
+            weights[id(part)] = min(1 + sum(weight(one, depth + 1) for one in inner), COMBINED_MAX + 1)
         return weights[id(part)]
 
-    try:
-        return any(weight(part) > COMBINED_MAX for part in _parts(schema))
-    except RecursionError:
-        return True
+    return weight
 
 
 def _parts(value: Any) -> Iterator[Any]:
