@@ -177,6 +177,13 @@ async def test_what_is_wrong_in_a_format_of_the_chat_style_is_named_where_it_sta
     assert answer.refusal == (400, "invalid_type", "response_format.json_schema.name")
 
 
+async def test_a_picture_of_the_chat_style_without_an_address_lacks_one(served: Served) -> None:
+    picture = {"type": "image_url", "image_url": {"url": None}}
+
+    answer = await create(served.url, input=[{"role": "user", "content": [picture]}])
+    assert answer.refusal[1] == "missing_required_parameter"
+
+
 async def test_a_computer_call_that_does_nothing_is_told(served: Served) -> None:
     picture = {"type": "computer_screenshot", "image_url": some.PICTURE}
     output = {"type": "computer_call_output", "call_id": "c", "output": picture}

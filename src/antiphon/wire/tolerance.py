@@ -353,7 +353,8 @@ def _part(part: Any, text: str) -> Any:
     if part.get("type") == "text":
         return part | {"type": text}
     if part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
-        image = {{"url": "image_url"}.get(name, name): field for name, field in part["image_url"].items()}
+        nested = _without_nulls(part["image_url"])
+        image = {{"url": "image_url"}.get(name, name): field for name, field in nested.items()}
         rest = {name: field for name, field in part.items() if name != "image_url"}
         return rest | image | {"type": "input_image"}
     if "prompt_cache_breakpoint" in part:
