@@ -135,9 +135,11 @@ def _hint(name: str) -> str:
 
 def _key(name: str) -> str:
     key = name.removeprefix(LABEL).removesuffix("]")
-    if not key or not name.endswith("]"):
+    if not key or not name.endswith("]") or len(key) > METADATA_KEY_CHARS_MAX:
         raise InvalidValue(
-            f"Invalid parameter: '{name[:NAME_CHARS_MAX]}'. Expected metadata[key]=value, with a key.", param=name
+            f"Invalid parameter: '{name[:NAME_CHARS_MAX]}'. Expected metadata[key]=value, with a key of 1 to "
+            f"{METADATA_KEY_CHARS_MAX} characters.",
+            param=name,
         )
     return key
 

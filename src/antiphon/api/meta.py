@@ -11,11 +11,14 @@ from antiphon import __version__
 from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
+from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
 from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.items import Message
-from antiphon.wire.request import CreateResponse
+from antiphon.wire.request import CreateResponse, ReasoningOptions, StreamOptions, TextOptions
 from antiphon.wire.resources import ErrorBody, Health
+from antiphon.wire.tolerance import STOP_MAX
+from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, NamespaceTool, ScriptedTool
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
@@ -100,17 +103,15 @@ def openapi(served: Sequence[Served]) -> dict[str, Any]:
 def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": named[str(one.gives)]} if one.gives else {}}
     if one.streams:
-        events = [named[str(TaggedEvent)], named[str(HostedStatus)]]
-        content["text/event-stream"] = {"schema": {"anyOf": events}}
+        content["text/event-stream"] = {"schema": _frame([named[str(TaggedEvent)], named[str(HostedStatus)]])}
+    error = {"content": {"application/json": {"schema": named[str(ErrorBody)]}}}
     operation: dict[str, Any] = {
         "summary": one.summary,
         "operationId": one.endpoint.__name__.strip("_") + one.path.replace("/", "_").replace("{", "").replace("}", ""),
         "responses": {
             "200": {"description": "OK", "content": content},
-            "default": {
-                "description": "An error",
-                "content": {"application/json": {"schema": named[str(ErrorBody)]}},
-            },
+            **{status: {"description": words, **error} for status, words in _refusals(one).items()},
+            "default": {"description": "An error", **error},
         },
     }
     parameters = [
@@ -129,6 +130,34 @@ def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def _frame(events: list[Any]) -> dict[str, Any]:
+    """One server-sent event: a numbered one, the usage that was asked for, or the end."""
+    usage = {"type": "object", "properties": {"object": {"const": "response.chunk"}}, "required": ["object", "usage"]}
+    told = {"contentMediaType": "application/json", "contentSchema": {"anyOf": [*events, usage]}}
+    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, told]}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]}
+
+
+def _refusals(one: Served) -> dict[str, str]:
+    """The statuses of errors that are the client's, and what each means here."""
+    words = {"403": "This address or origin may not be used"}
+    if one.needs_key:
+        words["401"] = "The key is missing or wrong"
+    if one.takes is not None or one.query:
+        words["400"] = "The request is invalid; `param` names what is wrong"
+    if "{" in one.path or one.takes is not None:
+        words["404"] = "There is no such thing in this project"
+    if one.takes is not None:
+        words |= {
+            "413": "The body is too large",
+            "415": "The body is no JSON",
+            "429": "Too many requests at once",
+            "502": "The model failed to answer",
+            "503": "The server is starting up or shutting down",
+        }
+    return dict(sorted(words.items()))
+
+
 def _query_parameter(one: str | Parameter) -> dict[str, Any]:
     if isinstance(one, str):
         return {"name": one, "in": "query", "schema": {"type": "string"}}
@@ -136,9 +165,32 @@ def _query_parameter(one: str | Parameter) -> dict[str, Any]:
 
 
 def _describe_input(components: dict[str, Any]) -> None:
-    """The short forms that the codec writes out before types are checked."""
-    properties = components[CreateResponse.__name__]["properties"]
+    """What the codec takes beside what the types say: short forms, and null for whatever is not given; and what it asks
+    for that no type says."""
+    request = components[CreateResponse.__name__]
+    properties = request["properties"]
     properties["input"] = {"anyOf": [{"type": "string"}, *properties["input"]["anyOf"]]}
     content = components[Message.__name__]["properties"]
     content["content"] = {"anyOf": [{"type": "string"}, content["content"]]}
-    properties["stop"] = {"anyOf": [{"type": "string"}, properties["stop"]]}
+    properties["stop"] = {"anyOf": [{"type": "string", "minLength": 1}, properties["stop"] | {"maxItems": STOP_MAX}]}
+    properties["metadata"] |= {
+        "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX},
+        "propertyNames": {"maxLength": METADATA_KEY_CHARS_MAX},
+        "maxProperties": METADATA_PAIRS_MAX,
+    }
+    for kind in (CreateResponse, ReasoningOptions, TextOptions, StreamOptions):
+        described = components[kind.__name__]["properties"]
+        for name, schema in described.items():
+            described[name] = {"anyOf": [schema, {"type": "null"}]}
+    for named in (FunctionTool, CustomTool, NamespaceTool, ScriptedTool):
+        components[named.__name__]["properties"]["name"]["pattern"] = f"^{NAME_PATTERN}$"
+    request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given("input", "previous_response_id", "prompt")]
+    request["dependentSchemas"] = {"stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]}}
+
+
+def _one_is_given(*names: str) -> dict[str, Any]:
+    return {"anyOf": [{"required": [name], "not": _is(name, None)} for name in names]}
+
+
+def _is(name: str, value: object) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"const": value}}}

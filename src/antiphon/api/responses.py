@@ -1,10 +1,12 @@
 """/v1/responses and what hangs under it, and the same under the prefix of every other dialect."""
 
+import asyncio
+from functools import partial
 from typing import Any, get_args
 
 from msgspec import Struct
 
-from antiphon.api.http import Call, Served, header_value, read_json, send_value
+from antiphon.api.http import Call, Parameter, Served, header_value, read_json, send_value
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
 from antiphon.core.ports import Order
@@ -18,7 +20,15 @@ from antiphon.wire.resources import DeletedResponse, ItemList
 from antiphon.wire.response import Response
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
+QUICK_BYTES_MAX = 256 * 1024
+"""A longer body is decoded in a thread: at some 30 ms a megabyte, all others would wait."""
 ORDERS = frozenset(get_args(Order))
+
+INCLUDE = Parameter(
+    name="include",
+    schema={"type": "array", "items": {"type": "string", "enum": sorted(INCLUDABLE)}},
+    description="Parts that are left out unless asked for.",
+)
 
 
 class _Responses(Struct, frozen=True):
@@ -28,12 +38,14 @@ class _Responses(Struct, frozen=True):
 
     async def create(self, call: Call) -> None:
         body = await read_json(call.scope, call.receive, self.limits.body_bytes_max)
-        request, unknown = codec.decode_request(
+        decoding = partial(
+            codec.decode_request,
             body,
             strict=self.strict or call.dialect.is_strict,
             items_max=self.limits.history_items_max,
             narrow=call.dialect.narrow,
         )
+        request, unknown = await asyncio.to_thread(decoding) if len(body) > QUICK_BYTES_MAX else decoding()
         run = await self.engine.create(call.project, request)
         headers = {}
         if unknown:
@@ -115,7 +127,7 @@ def _routes(it: _Responses, dialect: Dialect) -> list[Served]:
             endpoint=it.retrieve,
             summary=f"Retrieve a response, also one still running{whose}",
             gives=response,
-            query=("include",),
+            query=(INCLUDE,),
         ),
         Served(
             method="DELETE",
@@ -130,6 +142,23 @@ def _routes(it: _Responses, dialect: Dialect) -> list[Served]:
             endpoint=it.input_items,
             summary=f"List the items a response was built from{whose}",
             gives=items,
-            query=("limit", "order", "after", "include"),
+            query=(
+                Parameter(
+                    name="limit",
+                    schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
+                    description="How many items at most.",
+                ),
+                Parameter(
+                    name="order",
+                    schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
+                    description="`desc`: the last first.",
+                ),
+                Parameter(
+                    name="after",
+                    schema={"type": "string"},
+                    description="The id of an item: the page begins behind it.",
+                ),
+                INCLUDE,
+            ),
         ),
     ]

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard, get_args
 
-from msgspec import UNSET, json, structs
+from msgspec import UNSET, UnsetType, json, structs
 
 from antiphon.core import clienttools
 from antiphon.core.calls import Refused
@@ -84,6 +84,8 @@ class _Waiting:
     def __init__(self) -> None:
         self.calls: dict[int, ClientCall] = {}
         self._by_id: dict[str, deque[int]] = {}
+        self._functions: dict[str | UnsetType, list[int]] = {}
+        """Numbers of function calls by their names, and of all of them under UNSET; some are answered already."""
         self._number = 0
 
     def add(self, call: ClientCall) -> None:
@@ -92,6 +94,9 @@ class _Waiting:
         self._number += 1
         self.calls[self._number] = call
         self._by_id.setdefault(call.call_id, deque()).append(self._number)
+        if isinstance(call, FunctionCall):
+            for name in (call.name, UNSET):
+                self._functions.setdefault(name, []).append(self._number)
         if isinstance(call, LocalShellCall) and isinstance(call.id, str):  # whose outputs may name the item
             self._by_id.setdefault(call.id, deque()).append(self._number)
 
@@ -112,8 +117,10 @@ class _Waiting:
 
     def _unnamed(self, output: ClientOutput) -> int:
         name = output.name if isinstance(output, FunctionCallOutput) else UNSET
-        for number, call in reversed(self.calls.items()):
-            if isinstance(call, FunctionCall) and name in (UNSET, call.name):
+        numbers = self._functions.get(name, [])
+        while numbers:
+            number = numbers.pop()
+            if number in self.calls:
                 return number
         raise InvalidRequest("A function call output has no 'call_id', and no call waits for one.", param="input")
 

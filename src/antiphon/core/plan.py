@@ -1,6 +1,6 @@
 """Plan: all that is decided before the first token, or a refusal. Pure: what it needs of the world is handed in."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -9,9 +9,10 @@ from antiphon.core.calls import Refused
 from antiphon.core.ids import ID_CHARS_MAX, NewId
 from antiphon.core.ports import Tool
 from antiphon.core.prompt import Prompt, Sampling
-from antiphon.core.toolbox import Declared, Toolbox
+from antiphon.core.toolbox import Choice, Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
 from antiphon.wire import codec
+from antiphon.wire.faults import array_too_long
 from antiphon.wire.items import (
     ID_PREFIXES,
     AdditionalTools,
@@ -32,7 +33,7 @@ from antiphon.wire.response import (
     TextConfig,
     TextFormat,
 )
-from antiphon.wire.tools import FunctionTool, Unserved
+from antiphon.wire.tools import DECLARED_MAX, FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
 
@@ -84,14 +85,15 @@ def make(
                              param="input")  # fmt: skip
     items = lowering.paired((*history, *given))
     given = tuple(items[len(history) :])
-    box = toolbox.make(_declared(request.tools, items), runners, bounds.tools_max)
+    box = toolbox.make(_declared(request.tools, items, len(history)), runners, bounds.tools_max)
     if box.omitted and strict:
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
+    choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
     return Plan(
         response=_skeleton(request, model, new_id("resp"), now),
         given=given,
         history=history,
-        prompt=_prompt(request, model, _remembered(items, request), box, runners),
+        prompt=_prompt(request, model, _remembered(items, request), box, choice, runners),
         box=box,
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
@@ -99,9 +101,13 @@ def make(
 
 
 def _prompt(
-    request: CreateResponse, model: str, items: Sequence[Item], box: Toolbox, runners: Mapping[str, Tool]
+    request: CreateResponse,
+    model: str,
+    items: Sequence[Item],
+    box: Toolbox,
+    choice: Choice,
+    runners: Mapping[str, Tool],
 ) -> Prompt:
-    choice = toolbox.choice(request.tool_choice, box)
     wants_logprobs = "message.output_text.logprobs" in request.include
     return Prompt(
         model=model,
@@ -209,13 +215,17 @@ def _echoed_format(wanted: Format | None) -> Format:
 # -- tools
 
 
-def _declared(tools: Sequence[Declaration], items: Iterable[Item]) -> Iterator[Declared]:
-    """The request's tools, and those that items of the conversation brought."""
+def _declared(tools: Sequence[Declaration], items: Sequence[Item], before: int) -> Iterator[Declared]:
+    """The request's tools, and those that items of the conversation brought; `before` of these are history."""
     for index, tool in enumerate(tools):
         yield Declared(tool, f"tools[{index}]")
-    for index, item in enumerate(items):
+    brought = 0
+    for index, item in enumerate(items, -before):
         if type(item) is AdditionalTools or type(item) is ToolSearchOutput:
-            place = f"input[{index}].tools"
+            place = f"input[{index}].tools" if index >= 0 else "previous_response_id"
+            brought += len(item.tools)
+            if brought > DECLARED_MAX:
+                raise array_too_long(place, DECLARED_MAX, brought)
             for number, tool in enumerate(codec.decode_tools(item.tools, place)):
                 yield Declared(tool, f"{place}[{number}]", is_found=True)
 

@@ -13,6 +13,7 @@ from antiphon.core.prompt import Named, Offer
 from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest, InvalidValue, UnsupportedParameter
 from antiphon.wire import tools as wire
+from antiphon.wire.faults import array_too_long
 from antiphon.wire.items import CustomToolCall, FunctionCall
 from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, Grammar, JsonObject, NamespaceTool
 from antiphon.wire.tools import Tool as Declaration
@@ -162,8 +163,8 @@ class _Packing:
         name = offer.name
         _check_name(name, f"{declared.param}.name")
         if name in self._box.offers and not (declared.is_found or name in self._found):
-            raise InvalidValue(f"Invalid '{declared.param}.name': there is already a tool named '{name}'.",
-                               param=f"{declared.param}.name")  # fmt: skip
+            param = f"{declared.param}.name" if hasattr(declared.tool, "name") else declared.param
+            raise InvalidValue(f"Invalid '{param}': there is already a tool named '{name}'.", param=param)
         if declared.is_found:
             self._found.add(name)
         self._box.offers[name] = offer
@@ -284,7 +285,7 @@ class Choice(NamedTuple):
     allowed: frozenset[str] | None
 
 
-def choice(wanted: wire.ToolChoice, box: Toolbox) -> Choice:
+def choice(wanted: wire.ToolChoice, box: Toolbox, tools_max: int) -> Choice:
     """Raises InvalidRequest when it names what is not there."""
     if isinstance(wanted, str):
         if wanted == "required" and not box.offers:
@@ -292,6 +293,8 @@ def choice(wanted: wire.ToolChoice, box: Toolbox) -> Choice:
                                  param="tool_choice")  # fmt: skip
         return Choice(wanted, None)
     if isinstance(wanted, wire.AllowedTools):
+        if len(wanted.tools) > tools_max:
+            raise array_too_long("tool_choice.tools", tools_max, len(wanted.tools))
         names = frozenset(name for tool in wanted.tools for name in _names(tool, box))
         if not names:
             raise InvalidRequest("Tool choice 'allowed_tools' must allow at least one tool.", param="tool_choice")

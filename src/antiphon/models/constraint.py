@@ -24,7 +24,7 @@ from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.chatbody import Object
 from antiphon.models.llama_worker import Opening
-from antiphon.schemas import grammar_fault, lark
+from antiphon.schemas import grammar_fault, lark, references_fault
 from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
 
 CALLS_MAX = 32
@@ -128,6 +128,11 @@ class Constraint(Struct, frozen=True, kw_only=True):
     def check(self, prompt: Prompt) -> None:
         """Raises InvalidRequest, which says what of the prompt is at fault, when there is no such grammar: llama.cpp
         drops one that does not compile without a word (pitfall 5)."""
+        for tool in self.tools:
+            if fault := references_fault(tool.parameters or {}):
+                raise _bad_tool(prompt.tools, tool, fault)
+        if isinstance(self.format, JsonSchemaFormat) and (fault := references_fault(self.format.schema)):
+            raise _bad_format(self.format, fault)
         if fault := grammar_fault(self.grammar):
             bad_format = None if self.must_call else _faulty_format(self.format)
             bad = bad_format or _faulty_tool(prompt.tools, self.tools)
@@ -223,6 +228,10 @@ def blamed(error: ApiError, tools: Sequence[Offer]) -> InvalidRequest | None:
 def _faulty_format(wanted: Format | None) -> InvalidRequest | None:
     if not isinstance(wanted, JsonSchemaFormat) or not (fault := _schema_fault(document_schema(wanted))):
         return None
+    return _bad_format(wanted, fault)
+
+
+def _bad_format(wanted: JsonSchemaFormat, fault: str) -> InvalidRequest:
     message = f"Invalid schema for response_format '{wanted.name}': {fault}"
     return InvalidRequest(message, param="text.format.schema", code="invalid_json_schema")
 

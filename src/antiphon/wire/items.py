@@ -184,10 +184,10 @@ class CustomToolCall(CallBase, frozen=True, kw_only=True, tag="custom_tool_call"
 
 
 class ToolSearchCall(CallBase, frozen=True, kw_only=True, tag="tool_search_call"):
-    """`arguments` is a JSON value, not one in a string."""
+    """`arguments` is a JSON value, not one in a string: null too, which a request may as well leave out."""
 
     call_id: str | None = None
-    arguments: Any
+    arguments: Any = None
     execution: Literal["server", "client"] = "client"
     created_by: str | UnsetType = UNSET
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from antiphon.errors import ApiError, InvalidRequest, UnsupportedParameter
 from antiphon.wire.faults import array_too_long, string_too_short, too_deep
 from antiphon.wire.request import LATER
-from antiphon.wire.tools import HOSTED
+from antiphon.wire.tools import DECLARED_MAX, HOSTED
 
 STOP_MAX = 4
 DEPTH_MAX = 100
@@ -142,7 +142,9 @@ ALIASES: dict[str, Alias] = {
 
 def aliases(raw: Object) -> dict[str, str]:
     """The other names in a request as it came, and what the reference has instead."""
-    used = {name: alias.path for name, alias in ALIASES.items() if raw.get(name) is not None}
+    nested = _nested(raw.get("response_format"), "json_schema")
+    used = {f"response_format.json_schema.{name}": f"text.format.{name}" for name in nested}
+    used |= {name: alias.path for name, alias in ALIASES.items() if raw.get(name) is not None}
     reasoning = raw.get("reasoning")
     if isinstance(reasoning, dict) and reasoning.get("generate_summary") is not None:
         used["reasoning.generate_summary"] = "reasoning.summary"
@@ -160,10 +162,15 @@ def as_sent(error: ApiError, used: Mapping[str, str]) -> ApiError:
 
 def _flat(value: Any, *names: str) -> Any:
     """The chat style nests what an object of a type is about under the type's name; the reference does not."""
-    if isinstance(value, dict) and value.get("type") in names and isinstance(value.get(value["type"]), dict):
-        outer = {name: field for name, field in value.items() if name != value["type"]}
-        return _without_nulls(value[value["type"]]) | outer
-    return value
+    if not (nested := _nested(value, *names)):
+        return value
+    return _without_nulls(nested) | {name: field for name, field in value.items() if name != value["type"]}
+
+
+def _nested(value: Any, *names: str) -> Object:
+    kind = value.get("type") if isinstance(value, dict) else None
+    nested = value.get(kind) if kind in names else None
+    return nested if isinstance(nested, dict) else {}
 
 
 # -- parameters
@@ -178,7 +185,13 @@ def _input(value: Any) -> Any:
 
 
 def _tools(value: Any) -> Any:
-    return [tool(element) for element in value] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    inner = (element.get("tools") for element in value if isinstance(element, dict))
+    count = len(value) + sum(len(tools) for tools in inner if isinstance(tools, list))
+    if count > DECLARED_MAX:
+        raise array_too_long("tools", DECLARED_MAX, count)
+    return [tool(element) for element in value]
 
 
 def tool(value: Any) -> Any:
@@ -314,7 +327,7 @@ def _item(item: Object) -> Object:
 
 
 def _open_item(item: Object, kind: str) -> Object:
-    if kind in DEEP_ITEMS and _is_deeper(item, DEPTH_MAX):
+    if kind in DEEP_ITEMS | PLAIN_ITEMS and _is_deeper(item, DEPTH_MAX):
         raise too_deep()
     if kind in PLAIN_ITEMS:
         item = _without_any_null(item)
@@ -340,7 +353,8 @@ def _part(part: Any, text: str) -> Any:
     if part.get("type") == "text":
         return part | {"type": text}
     if part.get("type") == "image_url" and isinstance(part.get("image_url"), dict):
-        image = {{"url": "image_url"}.get(name, name): field for name, field in part["image_url"].items()}
+        nested = _without_nulls(part["image_url"])
+        image = {{"url": "image_url"}.get(name, name): field for name, field in nested.items()}
         rest = {name: field for name, field in part.items() if name != "image_url"}
         return rest | image | {"type": "input_image"}
     if "prompt_cache_breakpoint" in part:

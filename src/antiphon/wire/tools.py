@@ -153,6 +153,8 @@ HOSTED = frozenset(
     }
 )
 """Types of tools that only a server can run."""
+DECLARED_MAX = 10_000
+"""Tools in one request, with those that wait to be found and those in namespaces: looking at them takes its time."""
 
 
 class ChoiceBase(Struct, frozen=True, kw_only=True, tag_field="type"):
