@@ -21,8 +21,8 @@ FAULT_CHARS_MAX = 300
 """Of what is wrong with a text, in a message."""
 GRAMMAR_CHARS_MAX = 16_000
 """Rules that refer to each other in a chain are followed on the stack: some thousands of them end the process."""
-CHECK_S = 0.1
-"""A grammar that can be read in very many ways takes for ever, and all others would wait."""
+CHECK_S = 2.0
+"""A grammar that can be read in very many ways takes for ever; a common one takes a second for a million characters."""
 CHECK_BYTES = 4
 """Read between two looks at the clock: one alone may take 30 ms."""
 FOLLOWED_MAX = 200

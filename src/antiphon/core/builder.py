@@ -33,11 +33,11 @@ Its inverse is core/fold.py, which shares nothing with this file; tests hold the
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, UnsetType, structs
 
-from antiphon.core.calls import GatheredCall, HostedRequest, Refused
+from antiphon.core.calls import Calls, GatheredCall, HostedRequest, Refused
 from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import NewId
 from antiphon.core.ports import TextCheck
@@ -182,15 +182,6 @@ class Draft:
         return structs.replace(self.item, **parts, **text)
 
 
-class Calls(Struct, frozen=True):
-    """What a turn asked for: `client` is done and waits for the client; `hosted` is for this server to run; `refused`
-    left no item."""
-
-    client: tuple[ClientCall, ...]
-    hosted: tuple[HostedRequest, ...]
-    refused: tuple[Refused, ...]
-
-
 class Builder:
     """Feed it deltas, take events. Start with `start`, end with `propose` and `append`."""
 
@@ -260,6 +251,11 @@ class Builder:
             self._phase = delta.phase
         else:
             assert isinstance(delta, Finish)
+
+    def judge(self) -> None:
+        """Judges the gathered calls before `end_turn` asks. Nothing that is seen changes: a thread may do it."""
+        for call in list(self._gathered.values()):
+            call.judged(self._allowed, self._checks)
 
     def end_turn(self, *, cut_short: bool = False) -> Calls:
         """Closes what is open; with `cut_short` (a limit was hit) the item written last ends incomplete."""
@@ -431,8 +427,9 @@ class Builder:
 
     def _annotate(self, delta: Annotate) -> None:
         draft = self._drafts.get((Message, delta.key))
-        if draft is None or draft.open is None or draft.open.kind is not PARTS[Text]:
-            raise AssertionError("an annotation belongs to text that is being written")
+        assert draft is not None, "an annotation belongs to text that is being written"
+        assert draft.open is not None
+        assert draft.open.kind is PARTS[Text]
         part = draft.open
         place = (draft.id, draft.index, part.index, len(part.annotations))
         self.append(ev.AnnotationAdded(self._sequence, *place, delta.annotation))
@@ -481,9 +478,7 @@ class Builder:
         draft = self._drafts[ToolCall, ""] = self._add(structs.replace(item, status="in_progress", **empty))
         if kind is not None:
             self._write_call(draft, getattr(item, kind.field))
-        done = self._close(draft, "completed")
-        assert isinstance(done, ClientCall)
-        return done
+        return cast("ClientCall", self._close(draft, "completed"))
 
     def _status(self, index: int, status: str) -> None:
         item = self._running[index]

@@ -1,6 +1,7 @@
 """Calls that can be judged only when they are whole: what each of them is, if it is one. Makes no event and no id."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -24,20 +25,37 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
+class Calls(Struct, frozen=True):
+    """What a turn asked for: `client` is done and waits for the client; `hosted` is for this server to run; `refused`
+    left no item."""
+
+    client: tuple[ClientCall, ...]
+    hosted: tuple[HostedRequest, ...]
+    refused: tuple[Refused, ...]
+
+
+Judged: TypeAlias = ClientCall | HostedRequest | Refused
+
+
 class GatheredCall:
     """A call that is being written. `callee` is None for a tool that this request does not allow."""
 
-    __slots__ = ("call_id", "callee", "chunks", "name")
+    __slots__ = ("_judged", "call_id", "callee", "chunks", "name")
 
     def __init__(self, name: str, call_id: str, callee: Callee | None) -> None:
         self.name = name
         self.call_id = call_id
         self.callee = callee
         self.chunks: list[str] = []
+        self._judged: Judged | None = None
 
-    def judged(
-        self, allowed: frozenset[str] | None, checks: Mapping[str, TextCheck]
-    ) -> ClientCall | HostedRequest | Refused:
+    def judged(self, allowed: frozenset[str] | None, checks: Mapping[str, TextCheck]) -> Judged:
+        """What it is, now that it is whole. Judged once: a check may take its time."""
+        if self._judged is None:
+            self._judged = self._judge(allowed, checks)
+        return self._judged
+
+    def _judge(self, allowed: frozenset[str] | None, checks: Mapping[str, TextCheck]) -> Judged:
         arguments = "".join(self.chunks)
         if self.callee is None:
             reason = f"only these tools may be called now: {', '.join(sorted(allowed or ()))}."

@@ -11,8 +11,8 @@ from msgspec import structs
 from antiphon.config import Limits
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
-from antiphon.core.builder import Builder, Calls
-from antiphon.core.calls import HostedRequest, Refused
+from antiphon.core.builder import Builder
+from antiphon.core.calls import Calls, HostedRequest, Refused
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
@@ -26,6 +26,8 @@ from antiphon.observe import log as logger
 from antiphon.wire.items import HostedCall, Item
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
+CHECKED_HERE_CHARS = 16_000
+"""A text this long is checked in well under a millisecond; a longer one in a thread, so that no other run waits."""
 Ending = Literal["completed", "incomplete", "cancelled", "failed"]
 
 
@@ -74,7 +76,7 @@ class Run:
             checks=checks.inputs,
             thought_as_summary=plan.thought_as_summary,
         )
-        self._check_answer = checks.answer
+        self._checks = checks
         self._usages: list[Usage] = []
         self._service_tier: ServiceTier | None = None
         self._hosted = self._repairs = 0
@@ -135,6 +137,8 @@ class Run:
             before = len(self.response.output)
             finish = await self._say(prompt)
             cut_short = finish.reason in INCOMPLETE
+            if self._checks.inputs:
+                await asyncio.to_thread(self._builder.judge)
             calls = self._within_limit(self._builder.end_turn(cut_short=cut_short))
             self._publish()
             if cut_short:
@@ -142,7 +146,7 @@ class Run:
             await self._run_hosted(calls)
             added = self.response.output[before:]
             if self._is_over(calls):
-                self._check(added)
+                await self._check(added)
                 return "completed", None
             self._count_repair(calls)
             prompt = planning.extended(
@@ -179,11 +183,13 @@ class Run:
         if self._repairs > self._world.limits.repairs_max:
             raise ModelError(f"The model's call of '{faults[0].name}' could not be made: {faults[0].reason}")
 
-    def _check(self, added: Sequence[Item]) -> None:
+    async def _check(self, added: Sequence[Item]) -> None:
         """What came must be what `text.format` promises."""
-        if self._check_answer is None or not (text := text_of(added)):
+        check = self._checks.answer
+        if check is None or not (text := text_of(added)):
             return
-        if fault := self._check_answer(text):
+        fault = check(text) if len(text) < CHECKED_HERE_CHARS else await asyncio.to_thread(check, text)
+        if fault:
             raise ModelError(f"The model's answer does not fit text.format: {fault}")
 
     # -- a turn
