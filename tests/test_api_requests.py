@@ -973,7 +973,7 @@ async def test_a_choice_among_no_tools_is_refused(url: str, fields: dict[str, An
     [
         {"type": "function", "name": "g"},
         {"type": "custom", "name": "g"},
-        *({"type": kind} for kind in ("shell", "local_shell", "apply_patch", "computer", "computer_use")),
+        *({"type": kind} for kind in ("shell", "apply_patch", "computer", "computer_use")),
         {"type": "allowed_tools", "mode": "auto", "tools": []},
         *(
             {"type": "allowed_tools", "mode": "auto", "tools": [FUNCTION, other]}
