@@ -1,12 +1,14 @@
 """What tests share: a real server on a loopback port, in this process, as the product runs it."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import hypothesis
 import msgspec
 import openai
 import pytest
@@ -14,6 +16,10 @@ import pytest
 from antiphon import app, config
 from antiphon.api.routes import Api
 from antiphon.config import ScriptedModel, Settings
+
+hypothesis.settings.register_profile("the same every time", derandomize=True)
+if "FUZZ_FACTOR" not in os.environ:  # `make fuzz` tries new examples; what runs before a landing must not be a lottery
+    hypothesis.settings.load_profile("the same every time")
 
 WAIT_S = 20
 """No test waits longer for one thing."""

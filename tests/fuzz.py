@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-FILES = ("tests/test_fuzz.py", "tests/test_fuzz_codec.py", "tests/test_openapi.py")
+FILES = ("tests/test_fuzz.py", "tests/test_fuzz_codec.py", "tests/test_openapi.py", "tests/test_laws.py")
 FACTOR = 4
 """Examples of one test in one round, as a multiple of those in `make test`: a round takes about a minute."""
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
