@@ -32,6 +32,9 @@ from antiphon.wire import codec
 BACKLOG = 2048
 GC_ALLOCATIONS = 20_000
 """Between collections: little here is cyclic, and looking for it costs every token."""
+IDLE_S = 75
+"""How long a connection may stand idle. Longer than clients keep theirs (httpx: 5 s), so that it is they who close it:
+a server that closes one just when it is used again makes the request fail."""
 LAST_WORDS_S = 5
 """Beyond limits.shutdown_grace_s, for the last events of runs that were cancelled then."""
 MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
@@ -75,6 +78,7 @@ def http_server(app: routes.Api, settings: Settings) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
+            timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=round(settings.limits.shutdown_grace_s + LAST_WORDS_S),
         ),
     )
