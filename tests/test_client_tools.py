@@ -513,6 +513,17 @@ async def test_hosted_calls_beyond_the_limit_are_not_made_and_the_model_is_told(
     assert len(refusals) == 2
 
 
+async def test_a_model_that_goes_on_calling_beyond_the_limit_ends_with_what_it_said(stage: Stage) -> None:
+    lookup = {"type": "antiphon:scripted", "name": "lookup"}
+    call = stage.call("lookup", {"text": "a"})
+    answer = await stage.ask(
+        (call, CALLED), (call, CALLED), (Text("So be it."), call, CALLED), tools=[lookup], max_tool_calls=1
+    )
+
+    assert answer.value["status"] == "completed"
+    assert kinds(answer) == ["antiphon:scripted_call", "message"]
+
+
 async def test_a_phase_marks_its_message_and_survives_the_round_trip(stage: Stage) -> None:
     first = await stage.ask((Phase("commentary"), Text("Looking."), Phase("final_answer"), Text("Found."), STOP))
     assert [(m["phase"], m["content"][0]["text"]) for m in first.value["output"]] == [

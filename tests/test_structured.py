@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antiphon.config import Settings
-from antiphon.core.deltas import Finish, Text, Thought, ToolCall
+from antiphon.core.deltas import Finish, Phase, Text, Thought, ToolCall
 from antiphon.stores.memory import MemoryStore
 from tests.rawclient import Played, create, events_of, final, serving, streaming
 
@@ -65,6 +65,14 @@ async def test_a_document_that_does_not_fit_a_strict_schema_fails_and_says_where
     assert answer.status == 502
     assert "text.format" in answer.error["message"]
     assert fault in answer.error["message"]
+
+
+async def test_a_remark_on_the_way_is_no_part_of_the_document(url: str, model: Played) -> None:
+    said = (Phase("commentary"), Text("Let me see."), Phase("final_answer"), Text('{"name": "Ada", "age": 36}'), STOP)
+    model.say(*said)
+    answer = await create(url, model="played", text=json_schema(strict=True))
+
+    assert answer.value["status"] == "completed"
 
 
 async def test_a_stream_that_did_not_fit_ends_as_failed(url: str, model: Played) -> None:

@@ -53,7 +53,7 @@ class _Responses(Struct, frozen=True):
             log.warning("unknown parameters", response=run.id, parameters=unknown[:20])
         if omitted := run.plan.box.omitted:
             headers[b"antiphon-omitted-tools"] = header_value(omitted)
-            log.warning("hosted tools left out", response=run.id, tools=omitted)
+            log.info("hosted tools left out", response=run.id, tools=omitted)
         if not request.stream:
             await answer_whole(run, call, headers)
             return

@@ -213,6 +213,6 @@ def told(refused: Iterable[Refused], new_call_id: Iterator[str]) -> Iterator[Pro
 
 
 def text_of(items: Iterable[Item]) -> str:
-    """What the messages say."""
-    messages = (item for item in items if isinstance(item, Message))
+    """What the answer says, without remarks on the way."""
+    messages = (item for item in items if isinstance(item, Message) and item.phase != "commentary")
     return "".join(part.text for message in messages for part in message.content if isinstance(part, OutputText))

@@ -80,6 +80,7 @@ class Run:
         self._usages: list[Usage] = []
         self._service_tier: ServiceTier | None = None
         self._hosted = self._repairs = 0
+        self._is_limit_told = False
         self._chars = 0
         self._on_end = on_end
         self._began = time.monotonic()
@@ -169,12 +170,17 @@ class Run:
         return not (calls.client or calls.hosted or calls.refused)
 
     def _within_limit(self, calls: Calls) -> Calls:
-        """Hosted calls beyond `max_tool_calls` are not made."""
+        """Hosted calls beyond `max_tool_calls` are not made. The model is told once; after that they are ignored, as the
+        reference has it, so that a model which goes on asking ends the response with what it said."""
         most = self.plan.max_tool_calls
-        room = len(calls.hosted) if most is None else max(0, most - self._hosted)
-        self._hosted += min(room, len(calls.hosted))
+        if most is None or self._hosted + len(calls.hosted) <= most:
+            self._hosted += len(calls.hosted)
+            return calls
+        room, self._hosted = max(0, most - self._hosted), most
         beyond = [Refused(call.name, call.arguments, LIMIT_REACHED) for call in calls.hosted[room:]]
-        return Calls(calls.client, calls.hosted[:room], (*calls.refused, *beyond)) if beyond else calls
+        refused = calls.refused if self._is_limit_told else (*calls.refused, *beyond)
+        self._is_limit_told = True
+        return Calls(calls.client, calls.hosted[:room], refused)
 
     def _count_repair(self, calls: Calls) -> None:
         """A model that goes on making the same mistake must end."""
