@@ -499,18 +499,11 @@ async def test_a_tool_that_only_programs_may_call_is_refused(stage: Stage, calle
 async def test_hosted_calls_beyond_the_limit_are_not_made_and_the_model_is_told(stage: Stage) -> None:
     lookup = {"type": "antiphon:scripted", "name": "lookup"}
     both = (stage.call("lookup", {"text": "a"}), stage.call("lookup", {"text": "b"}, key="1"), CALLED)
-    answer = await stage.ask(
-        both,
-        (stage.call("lookup", {"text": "c"}), CALLED),
-        (Text("Enough."), STOP),
-        tools=[lookup],
-        max_tool_calls=1,
-    )
+    answer = await stage.ask(both, (Text("Enough."), STOP), tools=[lookup], max_tool_calls=1)
 
     assert kinds(answer) == ["antiphon:scripted_call", "message"]
     assert answer.value["max_tool_calls"] == 1
-    refusals = [item for item in stage.told if isinstance(item, FunctionCallOutput) and "max_tool_calls" in item.output]
-    assert len(refusals) == 2
+    assert "max_tool_calls" in stage.told[-1].output
 
 
 async def test_a_model_that_goes_on_calling_beyond_the_limit_ends_with_what_it_said(stage: Stage) -> None:

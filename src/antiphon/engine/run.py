@@ -170,8 +170,8 @@ class Run:
         return not (calls.client or calls.hosted or calls.refused)
 
     def _within_limit(self, calls: Calls) -> Calls:
-        """Hosted calls beyond `max_tool_calls` are not made. The model is told once; after that they are ignored, as the
-        reference has it, so that a model which goes on asking ends the response with what it said."""
+        """Hosted calls beyond `max_tool_calls` are not made. The model is told once; after that they are ignored, as
+        the reference has it, so that a model which goes on asking ends the response with what it said."""
         most = self.plan.max_tool_calls
         if most is None or self._hosted + len(calls.hosted) <= most:
             self._hosted += len(calls.hosted)
