@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from antiphon.core import clienttools
-from antiphon.wire import actions, items, response, tools
+from antiphon.wire import actions, formats, items, tools
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.tools import JsonObject
 
@@ -147,11 +147,13 @@ def conversations(draw: st.DrawFn) -> Items:
     said: Items = []
     waiting: Items = []
     for number in range(draw(st.integers(0, 4))):
-        step = draw(st.sampled_from(["message", "reasoning", "call", "call", "answer", "tools"]))
+        step = draw(st.sampled_from(["message", "reasoning", "call", "call", "answer", "tools", "update"]))
         if step == "message":
             said.append(_named(draw(values(items.Message)), draw))
         elif step == "reasoning":
             said.append(_named(draw(values(items.Reasoning)), draw))
+        elif step == "update":  # of the effort alone: what the scripted model says fits no schema
+            said.append(items.ConfigurationUpdate(reasoning=draw(values(items.ReasoningUpdate))))
         elif step == "tools":
             said.append(items.AdditionalTools(tools=draw(found_tools(f"more{number}"))))
         elif step == "call" or not waiting:
@@ -298,17 +300,17 @@ STREAMING: tuple[dict[str, Any], ...] = (
 SCHEMAS: tuple[JsonObject, ...] = ({}, {"type": "object"}, {"$ref": "#/$defs/a", "$defs": {"a": {}}})
 
 
-def formats() -> st.SearchStrategy[Any]:
-    schema = st.builds(structs.replace, values(response.JsonSchemaFormat), schema=st.sampled_from(SCHEMAS))
-    return st.sampled_from([response.TextFormat(), response.JsonObjectFormat()]) | schema
+def text_formats() -> st.SearchStrategy[Any]:
+    schema = st.builds(structs.replace, values(formats.JsonSchemaFormat), schema=st.sampled_from(SCHEMAS))
+    return st.sampled_from([formats.TextFormat(), formats.JsonObjectFormat()]) | schema
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
     """A body that must be served: of every item and tool, with parameters of every kind."""
     offered = draw(offers())
-    wanted = draw(formats())
-    free = isinstance(wanted, response.TextFormat)
+    wanted = draw(text_formats())
+    free = isinstance(wanted, formats.TextFormat)
     script = draw(scripts(offered)) if free else 'say {"a": [1]}'
     told = [*draw(conversations()), items.Message(role="user", content=(items.InputText(text=script),))]
     names = draw(st.lists(st.sampled_from(PARAMETERS), unique=True, max_size=4))

@@ -26,6 +26,7 @@ from antiphon.models.chatbody import chat_request
 from antiphon.models.chunks import ChunkReader
 from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.sse import DONE, EventSplitter
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -38,7 +39,7 @@ from antiphon.wire.items import (
     SummaryText,
 )
 from antiphon.wire.items import Refusal as RefusalPart
-from antiphon.wire.response import InputTokensDetails, JsonObjectFormat, JsonSchemaFormat, OutputTokensDetails, Usage
+from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
 from tests import recorded
 from tests.rawserver import WAIT_S, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
 

@@ -23,8 +23,9 @@ from antiphon.models.answer import Constrained
 from antiphon.models.constraint import Constraint, arguments_schema, constraint, document_schema
 from antiphon.models.llama_worker import Opening
 from antiphon.models.local import request
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import Logprob
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat, Usage
+from antiphon.wire.response import Usage
 from antiphon.wire.tools import Grammar
 from tests.embedded import TREE, WEATHER, Said, prompt, put_together
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.errors import InvalidRequest
 from antiphon.models.constraint import constraint
-from antiphon.wire.response import JsonSchemaFormat
+from antiphon.wire.formats import JsonSchemaFormat
 from tests.conftest import serve
 from tests.rawclient import WAIT_S, Answer, ask, create, scripted_in
 from tests.strategies import nested

@@ -23,8 +23,8 @@ from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest
 from antiphon.models import llama_worker
 from antiphon.models.local import LocalModel, builtin
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.tools import Grammar
 from tests.conftest import serve
 from tests.embedded import TREE, WAIT_S, WEATHER, Said, say

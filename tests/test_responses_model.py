@@ -16,6 +16,7 @@ from antiphon.errors import InvalidRequest, ModelError, ModelOverloaded
 from antiphon.models.guard import ToolChoiceIgnored
 from antiphon.models.responses import ResponsesModel
 from antiphon.models.responsesbody import Spelling, responses_request
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -28,7 +29,6 @@ from antiphon.wire.items import (
     Refusal,
     SummaryText,
 )
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
 from tests import recorded
 from tests.rawserver import HEAD, WAIT_S, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
 

@@ -37,6 +37,8 @@ from openai.types.responses import (
     response_apply_patch_tool_call,
     response_computer_tool_call,
     response_computer_tool_call_output_item,
+    response_configuration_update_item,
+    response_configuration_update_item_param_param,
     response_create_params,
     response_function_shell_tool_call,
     response_function_shell_tool_call_output,
@@ -64,7 +66,7 @@ from pydantic import TypeAdapter
 
 from antiphon.core.ports import ModelCard
 from antiphon.errors import InvalidRequest, UnsupportedParameter
-from antiphon.wire import actions, codec, events, items, request, resources, tools
+from antiphon.wire import actions, codec, events, formats, items, request, resources, tools
 from antiphon.wire import response as wire
 from antiphon.wire.request import LATER, LATER_TYPES
 
@@ -230,7 +232,7 @@ PACKAGE_SENT: list[Pair] = [
     (wire.InputTokensDetails, response_usage.InputTokensDetails),
     (wire.OutputTokensDetails, response_usage.OutputTokensDetails),
     (wire.TextConfig, responses.ResponseTextConfig),
-    (wire.TextFormat, shared.ResponseFormatText),
+    (formats.TextFormat, shared.ResponseFormatText),
     (wire.ReasoningConfig, shared.Reasoning),
     (items.Message, responses.ResponseOutputMessage),
     (items.Message, responses.ResponseInputMessageItem),
@@ -253,8 +255,8 @@ PACKAGE_SENT: list[Pair] = [
     (items.TopLogprob, response_output_text.LogprobTopLogprob),
     (items.TopLogprob, response_text_delta_event.LogprobTopLogprob),
     (items.TopLogprob, response_text_done_event.LogprobTopLogprob),
-    (wire.JsonObjectFormat, shared.ResponseFormatJSONObject),
-    (wire.JsonSchemaFormat, responses.ResponseFormatTextJSONSchemaConfig),
+    (formats.JsonObjectFormat, shared.ResponseFormatJSONObject),
+    (formats.JsonSchemaFormat, responses.ResponseFormatTextJSONSchemaConfig),
     (wire.PromptUse, responses.ResponsePrompt),
     (wire.PromptCacheOptions, response.PromptCacheOptions),
     (items.InputImage, responses.ResponseInputImage),
@@ -268,6 +270,9 @@ PACKAGE_SENT: list[Pair] = [
     (items.ToolSearchCall, responses.ResponseToolSearchCall),
     (items.ToolSearchOutput, responses.ResponseToolSearchOutputItem),
     (items.AdditionalTools, response_item.AdditionalTools),
+    (items.ConfigurationUpdate, responses.ResponseConfigurationUpdateItem),
+    (items.ReasoningUpdate, response_configuration_update_item.Reasoning),
+    (items.TextUpdate, response_configuration_update_item.Text),
     (items.ShellCall, responses.ResponseFunctionShellToolCall),
     (items.ShellCallOutput, responses.ResponseFunctionShellToolCallOutput),
     (items.LocalShellCall, response_item.LocalShellCall),
@@ -322,7 +327,7 @@ PACKAGE_TAKEN: list[Pair] = [
     (request.CreateResponse, response_create_params.ResponseCreateParams),
     (request.ReasoningOptions, shared_params.Reasoning),
     (request.TextOptions, responses.ResponseTextConfigParam),
-    (wire.TextFormat, shared_params.ResponseFormatText),
+    (formats.TextFormat, shared_params.ResponseFormatText),
     (request.StreamOptions, response_create_params.StreamOptions),
     (
         items.Message,
@@ -343,8 +348,8 @@ PACKAGE_TAKEN: list[Pair] = [
     (items.FilePath, response_output_text_param.AnnotationFilePath),
     (items.Logprob, response_output_text_param.Logprob),
     (items.TopLogprob, response_output_text_param.LogprobTopLogprob),
-    (wire.JsonObjectFormat, shared_params.ResponseFormatJSONObject),
-    (wire.JsonSchemaFormat, responses.ResponseFormatTextJSONSchemaConfigParam),
+    (formats.JsonObjectFormat, shared_params.ResponseFormatJSONObject),
+    (formats.JsonSchemaFormat, responses.ResponseFormatTextJSONSchemaConfigParam),
     (wire.PromptUse, responses.ResponsePromptParam),
     (request.PromptCacheWish, response_create_params.PromptCacheOptions),
     (items.InputImage, (responses.ResponseInputImageParam, responses.ResponseInputImageContentParam)),
@@ -357,6 +362,9 @@ PACKAGE_TAKEN: list[Pair] = [
     (items.ToolSearchCall, response_input_item_param.ToolSearchCall),
     (items.ToolSearchOutput, responses.ResponseToolSearchOutputItemParamParam),
     (items.AdditionalTools, response_input_item_param.AdditionalTools),
+    (items.ConfigurationUpdate, responses.ResponseConfigurationUpdateItemParamParam),
+    (items.ReasoningUpdate, response_configuration_update_item_param_param.Reasoning),
+    (items.TextUpdate, response_configuration_update_item_param_param.Text),
     (items.ShellCall, response_input_item_param.ShellCall),
     (items.ShellCallOutput, response_input_item_param.ShellCallOutput),
     (items.LocalShellCall, response_input_item_param.LocalShellCall),
@@ -404,7 +412,7 @@ OPEN_SENT: list[Pair] = [
     (wire.InputTokensDetails, "InputTokensDetails"),
     (wire.OutputTokensDetails, "OutputTokensDetails"),
     (wire.TextConfig, "TextField"),
-    (wire.TextFormat, "TextResponseFormat"),
+    (formats.TextFormat, "TextResponseFormat"),
     (wire.ReasoningConfig, "Reasoning"),
     (items.Message, "Message"),
     (items.Reasoning, "ReasoningBody"),
@@ -418,8 +426,8 @@ OPEN_SENT: list[Pair] = [
     (items.UrlCitation, "UrlCitationBody"),
     (items.Logprob, "LogProb"),
     (items.TopLogprob, "TopLogProb"),
-    (wire.JsonObjectFormat, "JsonObjectResponseFormat"),
-    (wire.JsonSchemaFormat, "JsonSchemaResponseFormat"),
+    (formats.JsonObjectFormat, "JsonObjectResponseFormat"),
+    (formats.JsonSchemaFormat, "JsonSchemaResponseFormat"),
     (items.InputImage, "InputImageContent"),
     (tools.FunctionTool, "FunctionTool"),
     (tools.NamedFunction, "FunctionToolChoice"),
@@ -432,7 +440,7 @@ OPEN_TAKEN: list[Pair] = [
     (request.ReasoningOptions, "ReasoningParam"),
     (request.TextOptions, "TextParam"),
     (request.StreamOptions, "StreamOptionsParam"),
-    (wire.TextFormat, "TextResponseFormat"),
+    (formats.TextFormat, "TextResponseFormat"),
     (items.Message, tuple(f"{role}MessageItemParam" for role in ("User", "System", "Developer", "Assistant"))),
     (items.Reasoning, "ReasoningItemParam"),
     (items.FunctionCall, "FunctionCallItemParam"),
@@ -443,7 +451,7 @@ OPEN_TAKEN: list[Pair] = [
     (items.Refusal, "RefusalContentParam"),
     (items.SummaryText, "ReasoningSummaryContentParam"),
     (items.UrlCitation, "UrlCitationParam"),
-    (wire.JsonSchemaFormat, "JsonSchemaResponseFormatParam"),
+    (formats.JsonSchemaFormat, "JsonSchemaResponseFormatParam"),
     (items.InputImage, "InputImageContentParamAutoParam"),
     (tools.FunctionTool, "FunctionToolParam"),
     (tools.NamedFunction, "SpecificFunctionParam"),
@@ -553,6 +561,9 @@ NOT_IN_OPEN_RESPONSES = {
         (items.CacheBreakpoint, wire.PromptCacheOptions, request.PromptCacheWish), "it knows no hints to caches"
     ),
     wire.PromptUse: "it knows no templates",
+    **dict.fromkeys(
+        (items.ConfigurationUpdate, items.ReasoningUpdate, items.TextUpdate), "it has no updates of a configuration"
+    ),
     events.CustomInputDelta: "its only tools are functions",
     events.CustomInputDone: "its only tools are functions",
     events.HostedStatus: "its only tools are functions",
@@ -580,7 +591,7 @@ NOT_SENT = {
 
 
 def test_every_wire_type_is_compared_or_ours_alone() -> None:
-    wired = structs_of(items, actions, tools, wire, events, request, resources)
+    wired = structs_of(items, actions, tools, formats, wire, events, request, resources)
     by_package = {kind for kind, _ in PACKAGE_SENT + PACKAGE_SENT_EVENTS + PACKAGE_TAKEN} - {ModelCard}
     by_open_responses = {kind for kind, _ in OPEN_SENT + OPEN_TAKEN}
     assert by_package | OURS_ALONE.keys() == wired
@@ -738,10 +749,13 @@ PLACES: dict[type[Struct], Callable[[Object], Object]] = {
     request.StreamOptions: lambda options: {"stream_options": options},
     **dict.fromkeys(get_args(tools.Tool), lambda tool: {"tools": [tool]}),
     **dict.fromkeys(get_args(tools.ToolChoice), lambda choice: {"tool_choice": choice}),
-    **dict.fromkeys(get_args(wire.Format), lambda form: {"text": {"format": form}}),
+    **dict.fromkeys(get_args(formats.Format), lambda form: {"text": {"format": form}}),
     **dict.fromkeys(get_args(items.MessagePart), lambda part: {"input": [{"role": "user", "content": [part]}]}),
     wire.PromptUse: lambda prompt: {"prompt": prompt},
     request.PromptCacheWish: lambda options: {"prompt_cache_options": options},
+    items.ReasoningUpdate: lambda wish: PLACES[items.ConfigurationUpdate](
+        least(items.ConfigurationUpdate) | {"reasoning": wish}
+    ),
     tools.LocalEnvironment: lambda environment: {"tools": [{"type": "shell", "environment": environment}]},
     items.CacheBreakpoint: lambda mark: PLACES[items.InputText](
         {"type": "input_text", "text": "text", "prompt_cache_breakpoint": mark}

@@ -178,3 +178,40 @@ async def test_the_chat_style_of_a_format_is_the_same_wish(url: str, model: Play
     answer = await create(url, model="played", response_format=wish)
 
     assert answer.value["text"]["format"]["schema"] == PERSON
+
+
+# -- configuration_update
+
+USER = {"role": "user", "content": "Who?"}
+
+
+def update(**fields: Any) -> dict[str, Any]:
+    return {"type": "configuration_update", **fields}
+
+
+async def test_an_update_of_the_configuration_holds_until_the_next_and_over_later_responses(
+    url: str, model: Played
+) -> None:
+    for said in ('{"name": "Ada", "age": 36}', '{"name": "Bob", "age": 7}', "Free text."):
+        model.say(Text(said), STOP)
+    asked = [update(reasoning={"effort": "low"}), USER, update(text=json_schema(strict=True), reasoning=None)]
+    first = await create(url, model="played", input=asked, reasoning={"effort": "high"})
+    assert first.value["reasoning"]["effort"] == "low"
+    assert first.value["text"]["format"]["type"] == "json_schema"
+
+    second = await create(url, model="played", previous_response_id=first.value["id"], input="And?")
+    assert (second.value["reasoning"]["effort"], second.value["text"]["format"]["type"]) == ("low", "json_schema")
+    assert model.prompts[1].effort == "low"
+    assert [type(item).__name__ for item in model.prompts[1].items] == ["Message", "Message", "Message"]
+
+    own = {"text": {"format": {"type": "text"}}, "reasoning": {"effort": "high"}}  # what a request says comes later
+    third = await create(url, model="played", previous_response_id=second.value["id"], input="And?", **own)
+    assert (third.value["reasoning"]["effort"], third.value["text"]["format"]["type"]) == ("high", "text")
+
+
+async def test_a_wrong_update_is_refused_by_its_place(url: str) -> None:
+    schema = await create(url, model="played", input=[USER, update(text=json_schema({"type": "objekt"}))])
+    effort = await create(url, model="played", input=[USER, update(reasoning={"effort": "hard"})])
+
+    assert schema.refusal == (400, "invalid_json_schema", "input[1].text.format.schema")
+    assert effort.refusal == (400, "invalid_value", "input[1].reasoning.effort")

@@ -21,6 +21,7 @@ from antiphon.wire.items import (
     AdditionalTools,
     ClientCall,
     ClientOutput,
+    ConfigurationUpdate,
     CustomToolCall,
     CustomToolCallOutput,
     FunctionCall,
@@ -145,7 +146,7 @@ def lowered(items: Sequence[Item], runners: Mapping[str, Tool]) -> Iterator[Prom
         elif is_output(item):
             if item.call_id is not None:
                 yield late[place] if place in late else _output(item)
-        elif not isinstance(item, AdditionalTools):
+        elif not isinstance(item, AdditionalTools | ConfigurationUpdate):
             assert isinstance(item, HostedCall)
             if item.status != "incomplete":
                 yield from _replayed(item, runners)

@@ -13,9 +13,11 @@ from antiphon.core.toolbox import Choice, Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
 from antiphon.wire import codec
 from antiphon.wire.faults import array_too_long
+from antiphon.wire.formats import Format, JsonSchemaFormat, TextFormat
 from antiphon.wire.items import (
     ID_PREFIXES,
     AdditionalTools,
+    ConfigurationUpdate,
     InputItem,
     Item,
     ItemReference,
@@ -24,15 +26,7 @@ from antiphon.wire.items import (
     ToolSearchOutput,
 )
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import (
-    Format,
-    JsonSchemaFormat,
-    PromptCacheOptions,
-    ReasoningConfig,
-    Response,
-    TextConfig,
-    TextFormat,
-)
+from antiphon.wire.response import PromptCacheOptions, ReasoningConfig, Response, TextConfig
 from antiphon.wire.tools import DECLARED_MAX, FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
@@ -47,6 +41,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     box: Toolbox
     max_tool_calls: int | None
     thought_as_summary: bool
+    format_param: str
+    """Where the format was asked for."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -85,6 +81,7 @@ def make(
                              param="input")  # fmt: skip
     items = lowering.paired((*history, *given))
     given = tuple(items[len(history) :])
+    request, format_param = _configured(request, items, len(history))
     box = toolbox.make(_declared(request.tools, items, len(history)), runners, bounds.tools_max)
     if box.omitted and strict:
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
@@ -97,7 +94,27 @@ def make(
         box=box,
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
+        format_param=format_param,
     )
+
+
+def _configured(request: CreateResponse, items: Sequence[Item], begins: int) -> tuple[CreateResponse, str]:
+    """The request as the configuration_update items make it, the last one of all counting most; and where its format
+    was asked for. What the request says holds from `begins`, where its own items do."""
+    effort, wanted, param = request.reasoning.effort, request.text.format, "text.format"
+    for place, item in enumerate(items):
+        if type(item) is not ConfigurationUpdate:
+            continue
+        if item.reasoning and item.reasoning.effort and (place >= begins or request.reasoning.effort is None):
+            effort = item.reasoning.effort
+        if item.text and (place >= begins or request.text.format is None):
+            wanted, param = item.text.format, f"input[{place - begins}].text.format"
+    if (effort, wanted) != (request.reasoning.effort, request.text.format):
+        reasoning, text = request.reasoning, request.text
+        request = structs.replace(
+            request, reasoning=structs.replace(reasoning, effort=effort), text=structs.replace(text, format=wanted)
+        )
+    return request, param
 
 
 def _prompt(

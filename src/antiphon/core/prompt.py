@@ -9,15 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat, ReasoningEffort
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, Message, Reasoning
-from antiphon.wire.response import (
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    ReasoningEffort,
-    ReasoningSummary,
-    ServiceTier,
-    Verbosity,
-)
+from antiphon.wire.response import ReasoningSummary, ServiceTier, Verbosity
 from antiphon.wire.tools import Grammar
 
 PromptItem: TypeAlias = Message | Reasoning | FunctionCall | FunctionCallOutput

@@ -14,9 +14,10 @@ from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.run import Checks, Run, World
 from antiphon.errors import InvalidRequest, NotFound, PreviousResponseNotFound, TooManyRequests, Unavailable
+from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat, Response
+from antiphon.wire.response import Response
 from antiphon.wire.tools import Grammar
 
 
@@ -71,10 +72,9 @@ class Engine:
             if offer.strict and offer.parameters is not None:
                 schemas.check_parameters(offer.parameters, f"{plan.box.params[offer.name]}.parameters")
         grammars = {offer.name: offer.grammar for offer in plan.prompt.tools if offer.grammar is not None}
-        wanted = plan.prompt.format
-        if wanted is None and not grammars:
+        if plan.prompt.format is None and not grammars:
             return Checks()
-        return await asyncio.to_thread(_compiled, wanted, grammars, plan.box.params)
+        return await asyncio.to_thread(_compiled, plan, grammars)
 
     async def _history(self, project: str, response_id: str | None) -> tuple[Item, ...]:
         if response_id is None:
@@ -146,13 +146,12 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _compiled(
-    wanted: JsonObjectFormat | JsonSchemaFormat | None, grammars: Mapping[str, Grammar], params: Mapping[str, str]
-) -> Checks:
+def _compiled(plan: Plan, grammars: Mapping[str, Grammar]) -> Checks:
+    params, wanted = plan.box.params, plan.prompt.format
     inputs = {name: schemas.grammar(one, f"{params[name]}.format.definition") for name, one in grammars.items()}
     answer = None
     if isinstance(wanted, JsonSchemaFormat):
-        fits = schemas.json_schema(wanted.schema, "text.format.schema")
+        fits = schemas.json_schema(wanted.schema, f"{plan.format_param}.schema")
         answer = fits if wanted.strict else None
     elif wanted is not None:
         answer = schemas.json_object

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from msgspec import structs
 
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -19,7 +20,6 @@ from antiphon.wire.items import (
     SummaryText,
 )
 from antiphon.wire.items import Refusal as RefusalPart
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
 
 Object: TypeAlias = dict[str, Any]
 ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning"] | None

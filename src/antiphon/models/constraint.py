@@ -25,7 +25,7 @@ from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.chatbody import Object
 from antiphon.models.llama_worker import Opening
 from antiphon.schemas import grammar_fault, lark, references_fault
-from antiphon.wire.response import JsonObjectFormat, JsonSchemaFormat
+from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 
 CALLS_MAX = 32
 """Calls in one answer: a model that would call for ever must end."""

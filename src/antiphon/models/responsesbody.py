@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, structs
 
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
 from antiphon.errors import InvalidRequest
+from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -21,7 +22,6 @@ from antiphon.wire.items import (
     OutputText,
     Reasoning,
 )
-from antiphon.wire.response import JsonSchemaFormat
 
 Object: TypeAlias = dict[str, Any]
 

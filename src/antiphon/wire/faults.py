@@ -11,9 +11,10 @@ from antiphon.errors import (
     MissingParameter,
     UnsupportedParameter,
 )
+from antiphon.wire.formats import ReasoningEffort
 from antiphon.wire.items import ImageDetail, ItemStatus, MessagePhase, Role
 from antiphon.wire.request import LATER_TYPES, Includable
-from antiphon.wire.response import ReasoningContext, ReasoningEffort, ReasoningSummary, ServiceTier, Verbosity
+from antiphon.wire.response import ReasoningContext, ReasoningSummary, ServiceTier, Verbosity
 from antiphon.wire.tools import Caller
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)

@@ -18,6 +18,7 @@ from antiphon.wire.actions import (
     ShellAction,
     ShellOutput,
 )
+from antiphon.wire.formats import JsonSchemaFormat, ReasoningEffort, TextFormat
 from antiphon.wire.tools import JsonObject, Later
 
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -293,6 +294,22 @@ class AdditionalTools(ItemBase, frozen=True, kw_only=True, tag="additional_tools
     status: ItemStatus | UnsetType = UNSET
 
 
+class ReasoningUpdate(Struct, frozen=True, kw_only=True):
+    effort: ReasoningEffort | UnsetType = UNSET
+
+
+class TextUpdate(Struct, frozen=True, kw_only=True):
+    format: TextFormat | JsonSchemaFormat
+
+
+class ConfigurationUpdate(ItemBase, frozen=True, kw_only=True, tag="configuration_update"):
+    """From here on, until the next one, the model thinks as hard, and answers in such a form."""
+
+    reasoning: ReasoningUpdate | UnsetType = UNSET
+    text: TextUpdate | UnsetType = UNSET
+    status: ItemStatus | UnsetType = UNSET
+
+
 class ItemReference(ItemBase, frozen=True, kw_only=True, tag="item_reference"):
     """Stands for an item stored earlier in the same project."""
 
@@ -328,7 +345,7 @@ ClientOutput: TypeAlias = (
     | ComputerCallOutput
 )
 OutputItem: TypeAlias = Message | Reasoning | ClientCall | ScriptedCall
-Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools
+Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools | ConfigurationUpdate
 """What is stored and listed."""
 InputItem: TypeAlias = Item | ItemReference
 
@@ -350,5 +367,6 @@ ID_PREFIXES: dict[type[Item], str] = {
     ComputerCall: "cu",
     ComputerCallOutput: "cuo",
     AdditionalTools: "at",
+    ConfigurationUpdate: "cfu",
     ScriptedCall: "sc",
 }

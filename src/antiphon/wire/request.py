@@ -7,16 +7,9 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from msgspec import Meta, Struct
 
+from antiphon.wire.formats import Format, ReasoningEffort
 from antiphon.wire.items import InputItem
-from antiphon.wire.response import (
-    Format,
-    PromptUse,
-    ReasoningContext,
-    ReasoningEffort,
-    ReasoningSummary,
-    ServiceTier,
-    Verbosity,
-)
+from antiphon.wire.response import PromptUse, ReasoningContext, ReasoningSummary, ServiceTier, Verbosity
 from antiphon.wire.tools import JsonObject, Tool, ToolChoice
 
 Includable: TypeAlias = Literal[
@@ -125,7 +118,7 @@ LATER_TYPES = frozenset(
     {  # item and part types of the reference that are refused by name for now, and choices of tools not run here
         *("input_file", "input_audio", "file_search_call", "web_search_call", "code_interpreter_call"),
         *("image_generation_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
-        *("configuration_update", "compaction", "compaction_trigger", "program", "program_output"),
+        *("compaction", "compaction_trigger", "program", "program_output"),
         *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
         *("image_generation", "code_interpreter", "mcp", "programmatic_tool_calling"),
     }

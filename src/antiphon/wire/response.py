@@ -4,15 +4,15 @@ Always holds the superset of the keys that OpenAI's and the Open Responses schem
 Source: openai 3.54.0 types/responses/response.py; Open Responses 2026-04-24 `ResponseResource`.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
+from antiphon.wire.formats import Format, ReasoningEffort, TextFormat
 from antiphon.wire.items import InputText, OutputItem
-from antiphon.wire.tools import JsonObject, Tool, ToolChoice
+from antiphon.wire.tools import Tool, ToolChoice
 
 ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
-ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
 ReasoningContext: TypeAlias = Literal["current_turn", "all_turns"]
 ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
@@ -47,28 +47,6 @@ class IncompleteDetails(Struct, frozen=True, kw_only=True):
     reason: Literal["max_output_tokens", "content_filter"]
 
 
-class FormatBase(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What the answer must look like."""
-
-
-class TextFormat(FormatBase, frozen=True, kw_only=True, tag="text"):
-    """Plain text."""
-
-
-class JsonObjectFormat(FormatBase, frozen=True, kw_only=True, tag="json_object"):
-    """Any JSON object."""
-
-
-class JsonSchemaFormat(FormatBase, frozen=True, kw_only=True, tag="json_schema"):
-    """A JSON document. `schema` is a JSON Schema, kept as it came; `strict`: it is a promise, else a hint."""
-
-    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    schema: JsonObject
-    description: str | None = None
-    strict: bool | None = None
-
-
-Format: TypeAlias = TextFormat | JsonObjectFormat | JsonSchemaFormat
 Verbosity: TypeAlias = Literal["low", "medium", "high"]
 
 

@@ -22,7 +22,9 @@ UNSERVED = "antiphon:unserved"
 """The type of `wire.tools.Unserved`, which stands for a hosted tool that this server does not run."""
 DEEP = ("tools", "text", "tool_choice", "logit_bias")
 """Parameters that hold something kept as it came."""
-DEEP_ITEMS = frozenset({"tool_search_call", "tool_search_output", "additional_tools", "shell_call"})
+DEEP_ITEMS = frozenset(
+    {"tool_search_call", "tool_search_output", "additional_tools", "shell_call", "configuration_update"}
+)
 PLAIN_ITEMS = frozenset(
     {
         *("shell_call", "shell_call_output", "local_shell_call", "local_shell_call_output", "apply_patch_call"),
@@ -331,6 +333,8 @@ def _open_item(item: Object, kind: str) -> Object:
         raise too_deep()
     if kind in PLAIN_ITEMS:
         item = _without_any_null(item)
+    if kind == "configuration_update":
+        return item | {name: NORMALISERS[name](item[name]) for name in item.keys() & {"reasoning", "text"}}
     if kind == "local_shell_call_output" and "call_id" not in item and isinstance(item.get("id"), str):
         return {name: field for name, field in item.items() if name != "id"} | {"call_id": item["id"]}
     return item
