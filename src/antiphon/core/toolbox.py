@@ -58,7 +58,6 @@ class Toolbox(Struct, frozen=True):
     callees: dict[str, Callee]
     params: dict[str, str]
     omitted: tuple[str, ...]
-    echoed: tuple[Declaration, ...] = ()
 
     @property
     def hosted(self) -> dict[str, Hosted]:
@@ -312,7 +311,7 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
         named = box.offers.get(flat_name(namespace, name))
         found = [named.name] if named and (named.parameters is INPUT_PARAMETERS) is (kind == "custom") else []
     else:
-        wanted = _COMPUTERS if kind == "computer_use" else {kind, name}
+        wanted = _COMPUTERS if kind == "computer_use" else {kind}
         found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]
         found += [offer for offer, hosted in box.hosted.items() if _tag(hosted.declaration) == kind]
     if not found:
