@@ -429,6 +429,14 @@ async def test_a_local_shells_output_may_name_the_item_as_the_reference_has_it(s
     assert (stage.told[-1].call_id, stage.told[-1].output) == ("call_1", "a file")
 
 
+async def test_a_variable_without_a_value_is_refused_and_not_dropped(stage: Stage) -> None:
+    action = {"type": "exec", "command": ["ls"], "env": {"HOME": None}, "user": None}
+    call = {"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "status": "completed", "action": action}
+    answer = await create(stage.url, model="played", input=[{"role": "user", "content": "hi"}, call])
+
+    assert answer.refusal == (400, "invalid_type", "input[1].action.env")
+
+
 async def test_arguments_that_are_no_action_are_told_to_the_model_which_mends_them(stage: Stage) -> None:
     answer = await stage.ask(
         (stage.call("shell", {"commands": "ls"}), CALLED),

@@ -88,8 +88,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _without_any_null(value: Any) -> Any:
+    """Of what a client names itself (an environment's variables), nothing is taken away."""
     if isinstance(value, dict):
-        return {name: _without_any_null(field) for name, field in value.items() if field is not None}
+        fields = ((name, field) for name, field in value.items() if field is not None)
+        return {name: field if name == "env" else _without_any_null(field) for name, field in fields}
     return [_without_any_null(element) for element in value] if isinstance(value, list) else value
 
 
