@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
@@ -11,14 +11,17 @@ from antiphon import __version__
 from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
+from antiphon.wire.actions import ComputerAction, Exited, LocalShellAction, SafetyCheck, ShellAction, ShellOutput
 from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
 from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
-from antiphon.wire.items import Message
-from antiphon.wire.request import CreateResponse, ReasoningOptions, StreamOptions, TextOptions
+from antiphon.wire.formats import Format
+from antiphon.wire.items import InputItem, Message, MessagePart, ReasoningUpdate
+from antiphon.wire.request import CreateResponse, PromptCacheWish, ReasoningOptions, StreamOptions, TextOptions
 from antiphon.wire.resources import ErrorBody, Health
+from antiphon.wire.response import PromptUse
 from antiphon.wire.tolerance import STOP_MAX
-from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, NamespaceTool, ScriptedTool
+from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, NamespaceTool, ScriptedTool, Tool
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
@@ -164,6 +167,14 @@ def _query_parameter(one: str | Parameter) -> dict[str, Any]:
     return {"in": "query", "explode": True, **msgspec.to_builtins(one)}
 
 
+NULLED: tuple[type[Struct], ...] = (
+    *(CreateResponse, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
+    *(*get_args(InputItem), *get_args(MessagePart), *get_args(Tool), *get_args(Format)),
+    *(ReasoningUpdate, ShellAction, LocalShellAction, SafetyCheck, ShellOutput, Exited, *get_args(ComputerAction)),
+)
+"""Where null stands for what is not given."""
+
+
 def _describe_input(components: dict[str, Any]) -> None:
     """What the codec takes beside what the types say: short forms, and null for whatever is not given; and what it asks
     for that no type says."""
@@ -178,10 +189,10 @@ def _describe_input(components: dict[str, Any]) -> None:
         "propertyNames": {"maxLength": METADATA_KEY_CHARS_MAX},
         "maxProperties": METADATA_PAIRS_MAX,
     }
-    for kind in (CreateResponse, ReasoningOptions, TextOptions, StreamOptions):
-        described = components[kind.__name__]["properties"]
-        for name, schema in described.items():
-            described[name] = {"anyOf": [schema, {"type": "null"}]}
+    for kind in NULLED:
+        described = components[kind.__name__]
+        for name in described["properties"].keys() - {*described.get("required", ()), "type"}:
+            described["properties"][name] = {"anyOf": [described["properties"][name], {"type": "null"}]}
     for named in (FunctionTool, CustomTool, NamespaceTool, ScriptedTool):
         components[named.__name__]["properties"]["name"]["pattern"] = f"^{NAME_PATTERN}$"
     request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given("input", "previous_response_id", "prompt")]
