@@ -567,8 +567,8 @@ NOT_IN_OPEN_RESPONSES = {
     events.CustomInputDelta: "its only tools are functions",
     events.CustomInputDone: "its only tools are functions",
     events.HostedStatus: "its only tools are functions",
-    events.ReasoningTextDelta: "OpenAI's name for response.reasoning.delta; the strict dialect is a later matter",
-    events.ReasoningTextDone: "OpenAI's name for response.reasoning.done; the strict dialect is a later matter",
+    events.ReasoningTextDelta: "OpenAI's name for response.reasoning.delta; the strict dialect renames it",
+    events.ReasoningTextDone: "OpenAI's name for response.reasoning.done; the strict dialect renames it",
 }
 NOT_SENT = {
     "error": "what fails once a stream has begun ends in response.failed, which both schemas read alike",

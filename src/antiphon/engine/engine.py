@@ -1,7 +1,7 @@
 """Engine: prepares, starts and finds runs, and answers for what is stored. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import UNSET
 
@@ -9,7 +9,8 @@ from antiphon import schemas
 from antiphon.core import plan as planning
 from antiphon.core import templates
 from antiphon.core.plan import Bounds, Plan
-from antiphon.core.ports import ModelCard, Order, Page, ResponsePage, ResponseQuery
+from antiphon.core.ports import ModelCard, Order, Page, ResponsePage, ResponseQuery, TextCheck
+from antiphon.core.prompt import Offer
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.run import Checks, Run, World
@@ -18,7 +19,6 @@ from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
-from antiphon.wire.tools import Grammar
 
 
 class Engine:
@@ -68,13 +68,10 @@ class Engine:
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
-        for offer in plan.prompt.tools:
-            if offer.strict and offer.parameters is not None:
-                schemas.check_parameters(offer.parameters, f"{plan.box.params[offer.name]}.parameters")
-        grammars = {offer.name: offer.grammar for offer in plan.prompt.tools if offer.grammar is not None}
-        if plan.prompt.format is None and not grammars:
+        judged = [offer for offer in plan.prompt.tools if offer.grammar is not None or offer.strict]
+        if plan.prompt.format is None and not judged:
             return Checks()
-        return await asyncio.to_thread(_compiled, plan, grammars)
+        return await asyncio.to_thread(_compiled, plan, judged)
 
     async def _history(self, project: str, response_id: str | None) -> tuple[Item, ...]:
         if response_id is None:
@@ -146,10 +143,16 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _compiled(plan: Plan, grammars: Mapping[str, Grammar]) -> Checks:
-    params, wanted = plan.box.params, plan.prompt.format
-    inputs = {name: schemas.grammar(one, f"{params[name]}.format.definition") for name, one in grammars.items()}
-    answer = None
+def _compiled(plan: Plan, judged: Sequence[Offer]) -> Checks:
+    """Raises InvalidRequest, which says where, for a schema or a grammar that is none."""
+    inputs: dict[str, TextCheck] = {}
+    for offer in judged:
+        param = plan.box.params[offer.name]
+        if offer.grammar is not None:
+            inputs[offer.name] = schemas.grammar(offer.grammar, f"{param}.format.definition")
+        elif offer.parameters is not None:
+            schemas.check_parameters(offer.parameters, f"{param}.parameters")
+    answer, wanted = None, plan.prompt.format
     if isinstance(wanted, JsonSchemaFormat):
         fits = schemas.json_schema(wanted.schema, f"{plan.format_param}.schema")
         answer = fits if wanted.strict else None
