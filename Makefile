@@ -55,7 +55,7 @@ wheel: $(VENV)/.serve
 constraints:
 	@set -e; lab=$$(mktemp -d); trap 'rm -rf "$$lab"' EXIT; \
 	$(PYTHON) -m venv "$$lab" && "$$lab/bin/pip" install --quiet uv && \
-	"$$lab/bin/uv" pip compile --quiet --universal --no-header --no-emit-index-url --group test $(ARGS) \
+	"$$lab/bin/uv" pip compile --quiet --universal --no-header --no-emit-index-url --all-extras --group test $(ARGS) \
 	    --output-file constraints.txt pyproject.toml
 
 clean:
@@ -66,7 +66,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'antiphon needs Python 3.11 or later; choose one with PYTHON=python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt --editable '.[documents]'
 	@touch $@
 
 # The group is read by hand: `pip install --group` came with pip 25.1, and Debian 12 has 23.0.
