@@ -22,7 +22,7 @@ from antiphon.errors import (
     SettingsError,
 )
 from antiphon.models.chat import ChatModel
-from antiphon.models.chatbody import chat_request
+from antiphon.models.chatbody import ReasoningField, chat_request
 from antiphon.models.chunks import ChunkReader
 from antiphon.models.guard import ToolChoiceGuard, ToolChoiceIgnored
 from antiphon.models.sse import DONE, EventSplitter
@@ -77,8 +77,13 @@ def output(call_id: str, text: str = "done") -> FunctionCallOutput:
 
 
 def asked(*items: PromptItem, **fields: Any) -> Object:
-    prompt = Prompt(model="m", items=items, **fields)
-    return chat_request(prompt, reasoning_field="reasoning_content")
+    return requested(Prompt(model="m", items=items, **fields))
+
+
+def requested(prompt: Prompt, reasoning_field: ReasoningField = "reasoning_content") -> Object:
+    """As it is sent."""
+    found: Object = msgspec.json.decode(msgspec.json.encode(chat_request(prompt, reasoning_field=reasoning_field)))
+    return found
 
 
 def messages(*items: PromptItem, **fields: Any) -> list[Object]:
@@ -376,7 +381,7 @@ def test_a_summary_stands_in_for_thoughts_that_are_not_there() -> None:
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", None])
 def test_thoughts_go_into_the_field_of_the_settings(field: Any) -> None:
     prompt = Prompt(model="m", items=(thought("hm"), assistant("ok")))
-    [message] = chat_request(prompt, reasoning_field=field)["messages"]
+    [message] = requested(prompt, field)["messages"]
     assert message == {"role": "assistant", "content": "ok"} | ({field: "hm"} if field else {})
 
 
@@ -889,7 +894,7 @@ async def test_a_turn_is_asked_for_and_read() -> None:
     async with chat(HELLO, key="k") as (server, model):
         assert await deltas_of(model, sampling=Sampling(seed=5)) == HELLO_DELTAS
     assert (server.asked[0].path, server.asked[0].headers["authorization"]) == ("/v1/chat/completions", "Bearer k")
-    assert body_of(server) == chat_request(prompt(sampling=Sampling(seed=5)), reasoning_field="reasoning_content")
+    assert body_of(server) == requested(prompt(sampling=Sampling(seed=5)))
 
 
 async def test_the_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

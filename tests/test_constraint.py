@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 from msgspec import structs
@@ -414,7 +415,7 @@ def test_where_a_schema_is_at_fault_is_told() -> None:
 
 
 def told(asked: Prompt, knows_tags: bool = True) -> str:
-    return json.dumps(request(asked, None, None, constraint(asked, knows_tags, "answer")))
+    return msgspec.json.encode(request(asked, None, None, constraint(asked, knows_tags, "answer"))).decode()
 
 
 def test_a_model_is_told_the_form_of_what_its_template_does_not_know() -> None:

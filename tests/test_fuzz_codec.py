@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core import lowering, toolbox
+from antiphon.core import context, toolbox
 from antiphon.core.toolbox import Declared
 from antiphon.core.unwrap import InputReader, unwrapped
 from antiphon.errors import ApiError
@@ -108,7 +108,7 @@ def test_a_wrapped_text_comes_out_whole(text: str) -> None:
 def test_a_prompt_pairs_every_call_with_at_most_one_output(said: list[Any]) -> None:
     """Each output has its call before it, and no call has two."""
     waiting: list[str] = []
-    for item in lowering.lowered(lowering.paired(said), RUNNERS):
+    for item in context.grown(context.empty(), said, said, RUNNERS).told:
         if isinstance(item, FunctionCall):
             waiting.append(item.call_id)
         elif isinstance(item, FunctionCallOutput):

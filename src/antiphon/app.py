@@ -25,6 +25,7 @@ from antiphon.core.ports import Check, Store, Tool
 from antiphon.crypto import Secret
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
+from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import InvalidRequest, SettingsError
 from antiphon.wire import codec
@@ -140,7 +141,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         for source in sources:
             await source.start()
         world = World(store, _tools(settings), settings.limits, _new_id, _now)
-        engine = Engine(world, Catalog(sources), prompts=settings.prompts, strict=settings.server.strict)
+        engine = Engine(world, Catalog(sources), Inputs(), prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
         gate = Gate(
             store,

@@ -76,6 +76,8 @@ class Limits(Section, frozen=True, kw_only=True):
     """Turns in which the model may correct a call that could not be made: then the response fails."""
     history_items_max: Positive = 20_000
     """Items in one prompt, history included."""
+    context_cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
+    """Memory for the contexts of the latest turns: a next turn that is not among them reads its history. 0: none."""
     tools_max: Positive = 512
     output_chars_max: Positive = 32 * 1024 * 1024
     """Text one response may grow to: a model that repeats itself for ever must end."""

@@ -6,9 +6,10 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from antiphon.core import images, lowering, toolbox
 from antiphon.core.calls import Refused
+from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
 from antiphon.core.ids import ID_CHARS_MAX, NewId
 from antiphon.core.ports import Tool
-from antiphon.core.prompt import Prompt, Sampling
+from antiphon.core.prompt import Prompt, PromptItem, Sampling
 from antiphon.core.toolbox import Choice, Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
 from antiphon.wire import codec
@@ -18,10 +19,8 @@ from antiphon.wire.items import (
     ID_PREFIXES,
     AdditionalTools,
     ConfigurationUpdate,
-    InputItem,
     Item,
     ItemReference,
-    Message,
     Reasoning,
     ToolSearchOutput,
 )
@@ -32,11 +31,11 @@ from antiphon.wire.tools import Tool as Declaration
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """`given` are the request's own items, under their ids; `history` is what came before them."""
+    """`context` holds what came before and, behind it, `given`: the request's own items, under their ids."""
 
     response: Response
     given: tuple[Item, ...]
-    history: tuple[Item, ...]
+    context: Context
     prompt: Prompt
     box: Toolbox
     max_tool_calls: int | None
@@ -44,53 +43,79 @@ class Plan(Struct, frozen=True, kw_only=True):
     format_param: str
     """Where the format was asked for."""
 
+    @property
+    def history(self) -> tuple[Item, ...]:
+        """What came before."""
+        return self.context.items[: len(self.context.items) - len(self.given)]
+
 
 class Bounds(Struct, frozen=True, kw_only=True):
     history_items_max: int
     tools_max: int
 
 
+def arranged(
+    request: CreateResponse, before: Context, referenced: Mapping[str, Item], bounds: Bounds, new_id: NewId
+) -> tuple[Item, ...]:
+    """The request's items, with `referenced`, the stored items that they name, in the place of references. Each gets an
+    id of its own within the conversation, so that a listing can be paged by ids: the client's own where it is free.
+
+    Raises InvalidRequest (or NotFound, for an item reference) naming the parameter.
+    """
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest("The 'stream_options' parameter is only allowed when 'stream' is true.",
+                             param="stream_options")  # fmt: skip
+    if request.input is None and request.previous_response_id is None and request.prompt is None:
+        raise MissingParameter("Missing required parameter: 'input'.", param="input")
+    items = request.input or ()
+    images.check(items)
+    if not (before.items or items):
+        raise InvalidRequest("The 'input' must hold at least one item.", param="input", code="empty_array")
+    if len(before.items) + len(items) > bounds.history_items_max:
+        raise InvalidRequest(f"The input and its history hold more than {bounds.history_items_max} items.",
+                             param="input")  # fmt: skip
+    found = [_resolved(item, referenced) if isinstance(item, ItemReference) else item for item in items]
+    taken = {item.id for item in before.items} if any(item.id for item in found) else set()
+    given: list[Item] = []
+    for index, item in enumerate(found):
+        wanted = _own_id(item.id, index)
+        own = new_id(ID_PREFIXES[type(item)]) if wanted is UNSET or wanted in taken else wanted
+        taken.add(own)
+        given.append(structs.replace(item, id=own, status=_given_status(item)))
+    return tuple(given)
+
+
 def make(
     request: CreateResponse,
     *,
-    history: tuple[Item, ...],
-    referenced: Mapping[str, Item],
+    before: Context,
+    given: tuple[Item, ...],
+    shown: Sequence[Item],
     runners: Mapping[str, Tool],
     bounds: Bounds,
     new_id: NewId,
     now: int,
     strict: bool = False,
 ) -> Plan:
-    """`referenced` holds the stored items that item_references name; `runners` are this server's hosted tools, by
-    declaration type. `strict` refuses what is else left out and named.
+    """`given` are the request's items, and `shown` the same in the form in which a model may be told of them; `runners`
+    are this server's hosted tools, by declaration type. `strict` refuses what is else left out and named.
 
-    Raises InvalidRequest (or NotFound, for an item reference) naming the parameter.
+    Raises InvalidRequest naming the parameter.
     """
     model = require_model(request)
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequest("The 'stream_options' parameter is only allowed when 'stream' is true.",
-                             param="stream_options")  # fmt: skip
-    if request.input is None and request.previous_response_id is None and request.prompt is None:
-        raise MissingParameter("Missing required parameter: 'input'.", param="input")
-    images.check(request.input or ())
-    given = _given(request.input or (), history, referenced, new_id)
-    if not (history or given):
-        raise InvalidRequest("The 'input' must hold at least one item.", param="input", code="empty_array")
-    if len(history) + len(given) > bounds.history_items_max:
-        raise InvalidRequest(f"The input and its history hold more than {bounds.history_items_max} items.",
-                             param="input")  # fmt: skip
-    items = lowering.paired((*history, *given))
-    given = tuple(items[len(history) :])
-    request, format_param = _configured(request, items, len(history))
-    box = toolbox.make(_declared(request.tools, items, len(history)), runners, bounds.tools_max)
+    context = grown(before, given, shown, runners)
+    require_outputs(context)
+    given = context.items[len(before.items) :]
+    request, format_param = _configured(request, before, given)
+    box = toolbox.make(_declared(request.tools, before.brought, given), runners, bounds.tools_max)
     if box.omitted and strict:
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
     choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
     return Plan(
         response=_skeleton(request, model, new_id("resp"), now),
         given=given,
-        history=history,
-        prompt=_prompt(request, model, _remembered(items, request), box, choice, runners),
+        context=context,
+        prompt=_prompt(request, model, context, box, choice),
         box=box,
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
@@ -98,17 +123,19 @@ def make(
     )
 
 
-def _configured(request: CreateResponse, items: Sequence[Item], begins: int) -> tuple[CreateResponse, str]:
+def _configured(request: CreateResponse, before: Context, given: Sequence[Item]) -> tuple[CreateResponse, str]:
     """The request as the configuration_update items make it, the last one of all counting most; and where its format
-    was asked for. What the request says holds from `begins`, where its own items do."""
-    effort, wanted, param = request.reasoning.effort, request.text.format, "text.format"
-    for place, item in enumerate(items):
+    was asked for. What the request says counts more than what came before its own items."""
+    effort, wanted, param = request.reasoning.effort or before.effort, request.text.format, "text.format"
+    if wanted is None and before.format is not None:
+        wanted, param = before.format.format, "previous_response_id"
+    for index, item in enumerate(given):
         if type(item) is not ConfigurationUpdate:
             continue
-        if item.reasoning and item.reasoning.effort and (place >= begins or request.reasoning.effort is None):
+        if item.reasoning and item.reasoning.effort:
             effort = item.reasoning.effort
-        if item.text and (place >= begins or request.text.format is None):
-            wanted, param = item.text.format, f"input[{place - begins}].text.format"
+        if item.text:
+            wanted, param = item.text.format, f"input[{index}].text.format"
     if (effort, wanted) != (request.reasoning.effort, request.text.format):
         reasoning, text = request.reasoning, request.text
         request = structs.replace(
@@ -120,16 +147,15 @@ def _configured(request: CreateResponse, items: Sequence[Item], begins: int) -> 
 def _prompt(
     request: CreateResponse,
     model: str,
-    items: Sequence[Item],
+    context: Context,
     box: Toolbox,
     choice: Choice,
-    runners: Mapping[str, Tool],
 ) -> Prompt:
     wants_logprobs = "message.output_text.logprobs" in request.include
     return Prompt(
         model=model,
         instructions=request.instructions,
-        items=tuple(lowering.lowered(items, runners)),
+        items=_remembered(context, request),
         tools=tuple(box.offers.values()),
         tool_choice=choice.must,
         allowed=choice.allowed,
@@ -153,17 +179,17 @@ def _prompt(
         summary=request.reasoning.summary,
         service_tier=request.service_tier,
         user=request.user,
+        memo=context.memo,
         is_live=request.stream,
     )
 
 
-def _remembered(items: Sequence[Item], request: CreateResponse) -> Sequence[Item]:
+def _remembered(context: Context, request: CreateResponse) -> tuple[PromptItem, ...]:
     """With `reasoning.context: current_turn`, thoughts from before the last thing a user said are not told."""
     if request.reasoning.context != "current_turn":
-        return items
-    users = [place for place, item in enumerate(items) if isinstance(item, Message) and item.role == "user"]
-    turn = users[-1] if users else 0
-    return [item for place, item in enumerate(items) if place >= turn or not isinstance(item, Reasoning)]
+        return context.told
+    earlier = (item for item in context.told[: context.turn] if not isinstance(item, Reasoning))
+    return (*earlier, *context.told[context.turn :])
 
 
 def require_model(request: CreateResponse) -> str:
@@ -232,38 +258,24 @@ def _echoed_format(wanted: Format | None) -> Format:
 # -- tools
 
 
-def _declared(tools: Sequence[Declaration], items: Sequence[Item], before: int) -> Iterator[Declared]:
-    """The request's tools, and those that items of the conversation brought; `before` of these are history."""
+def _declared(tools: Sequence[Declaration], before: Sequence[Bringing], given: Sequence[Item]) -> Iterator[Declared]:
+    """The request's tools, and those that items of the conversation brought."""
     for index, tool in enumerate(tools):
         yield Declared(tool, f"tools[{index}]")
-    brought = 0
-    for index, item in enumerate(items, -before):
+    places = [("previous_response_id", item) for item in before]
+    for index, item in enumerate(given):
         if type(item) is AdditionalTools or type(item) is ToolSearchOutput:
-            place = f"input[{index}].tools" if index >= 0 else "previous_response_id"
-            brought += len(item.tools)
-            if brought > DECLARED_MAX:
-                raise array_too_long(place, DECLARED_MAX, brought)
-            for number, tool in enumerate(codec.decode_tools(item.tools, place)):
-                yield Declared(tool, f"{place}[{number}]", is_found=True)
+            places.append((f"input[{index}].tools", item))
+    brought = 0
+    for place, item in places:
+        brought += len(item.tools)
+        if brought > DECLARED_MAX:
+            raise array_too_long(place, DECLARED_MAX, brought)
+        for number, tool in enumerate(codec.decode_tools(item.tools, place)):
+            yield Declared(tool, f"{place}[{number}]", is_found=True)
 
 
 # -- items
-
-
-def _given(
-    items: Sequence[InputItem], history: Sequence[Item], referenced: Mapping[str, Item], new_id: NewId
-) -> tuple[Item, ...]:
-    """The request's items with references resolved. Each gets an id that is its own within the conversation, so that
-    a listing can be paged by ids: the client's own where it is free."""
-    taken = {item.id for item in history}
-    given: list[Item] = []
-    for index, item in enumerate(items):
-        found = _resolved(item, referenced) if isinstance(item, ItemReference) else item
-        wanted = _own_id(found.id, index)
-        own = new_id(ID_PREFIXES[type(found)]) if wanted is UNSET or wanted in taken else wanted
-        taken.add(own)
-        given.append(structs.replace(found, id=own, status=_given_status(found)))
-    return tuple(given)
 
 
 def _own_id(given: str | UnsetType, index: int) -> str | UnsetType:
@@ -307,7 +319,7 @@ def extended(
     told = lowering.told(refused, (new_id("call") for _ in refused))
     return structs.replace(
         prompt,
-        items=(*prompt.items, *lowering.lowered(items, runners), *told),
+        items=(*prompt.items, *grown(empty(), items, items, runners).told, *told),
         tool_choice=prompt.tool_choice if refused or prompt.tool_choice == "none" else "auto",
         max_output_tokens=None if limit is None else limit - spent_tokens,
     )

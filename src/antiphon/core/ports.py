@@ -149,6 +149,10 @@ class Store(Protocol):
         """None when unknown or deleted."""
         ...
 
+    async def has(self, project: str, response_id: str) -> bool:
+        """Whether `response` would find it. Cheap to call on every request."""
+        ...
+
     async def delete(self, project: str, response_id: str) -> bool:
         """False when unknown or already deleted. The items stay while a descendant lives, and go with the last."""
         ...

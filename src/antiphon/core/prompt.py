@@ -5,8 +5,10 @@ itself ran, stand here as a FunctionCall followed (not always at once) by its Fu
 kind as functions: an adapter knows no namespace, no custom tool and no shell.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat, ReasoningEffort
@@ -50,6 +52,32 @@ class Sampling(Struct, frozen=True, kw_only=True):
     logit_bias: dict[str, float] | None = None
 
 
+class Memo:
+    """What an adapter made of the first items of a prompt, so that the next turn of a conversation need not make it
+    again. One is shared by all prompts of a conversation, whose items are the same objects: the last one that was made
+    something of, at its place, vouches for those before it."""
+
+    __slots__ = ("_count", "_key", "_last", "_made", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        """In bytes."""
+        self._key: object = None
+        self._count = 0
+        self._last: PromptItem | None = None
+        self._made: Any = None
+
+    def recall(self, key: object, items: Sequence[PromptItem]) -> tuple[int, Any]:
+        """How many of the items are made, and what of them; (0, None) where nothing is known under `key`."""
+        count = self._count
+        if count and count <= len(items) and items[count - 1] is self._last and self._key == key:
+            return count, self._made
+        return 0, None
+
+    def keep(self, key: object, items: Sequence[PromptItem], count: int, made: object, size: int) -> None:
+        self._key, self._count, self._last, self._made, self.size = key, count, items[count - 1], made, size
+
+
 class Prompt(Struct, frozen=True, kw_only=True):
     """None means: not asked for, leave it to the model's own default."""
 
@@ -74,5 +102,6 @@ class Prompt(Struct, frozen=True, kw_only=True):
     summary: ReasoningSummary | None = None
     service_tier: ServiceTier | None = None
     user: str | None = None
+    memo: Memo = msgspec.field(default_factory=Memo)
     is_live: bool = True
     """Whether somebody watches the answer come. Where nobody does, an adapter may gather what it reads."""

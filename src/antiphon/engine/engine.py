@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from msgspec import UNSET
 
 from antiphon import schemas
-from antiphon.core import plan as planning
-from antiphon.core import templates
-from antiphon.core.plan import Bounds, Plan
+from antiphon.core.plan import Plan
 from antiphon.core.ports import ModelCard, Order, Page, ResponsePage, ResponseQuery, TextCheck
 from antiphon.core.prompt import Offer
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
+from antiphon.engine.inputs import Inputs
+from antiphon.engine.prepare import Preparation
 from antiphon.engine.run import Checks, Run, World
-from antiphon.errors import InvalidRequest, NotFound, PreviousResponseNotFound, TooManyRequests, Unavailable
+from antiphon.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
 from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
@@ -25,12 +25,11 @@ class Engine:
     """Every method takes the project: what belongs to another does not exist."""
 
     def __init__(
-        self, world: World, catalog: Catalog, *, prompts: Sequence[Template] = (), strict: bool = False
+        self, world: World, catalog: Catalog, inputs: Inputs, *, prompts: Sequence[Template] = (), strict: bool = False
     ) -> None:
         """`strict`: what is else left out and named is refused."""
         self._world = world
-        self._prompts = prompts
-        self._strict = strict
+        self._preparation = Preparation(world, inputs, prompts, strict=strict)
         self._catalog = catalog
         self._runs: dict[str, Run] = {}
         self._closing = False
@@ -43,28 +42,13 @@ class Engine:
             raise Unavailable
         if len(self._runs) >= self._world.limits.runs_max:
             raise TooManyRequests(code="rate_limit_exceeded")
-        plan = await self._prepare(project, request)
+        self._refuse_unfinished(project, request.previous_response_id)
+        plan = await self._preparation.plan(project, request)
         model = await self._catalog.find(plan.prompt.model)
         checks = await self._checks(plan)
         run = Run(self._world, project, plan, model, checks, self._forget)
         self._runs[run.id] = run
         return run
-
-    async def _prepare(self, project: str, request: CreateResponse) -> Plan:
-        request = templates.applied(request, self._prompts)
-        planning.require_model(request)
-        ids = planning.references(request)
-        limits = self._world.limits
-        return planning.make(
-            request,
-            history=await self._history(project, request.previous_response_id),
-            referenced=await self._world.store.items(project, ids) if ids else {},
-            runners=self._world.tools,
-            bounds=Bounds(history_items_max=limits.history_items_max, tools_max=limits.tools_max),
-            new_id=self._world.new_id,
-            now=self._world.clock(),
-            strict=self._strict,
-        )
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
@@ -73,17 +57,11 @@ class Engine:
             return Checks()
         return await asyncio.to_thread(_compiled, plan, judged)
 
-    async def _history(self, project: str, response_id: str | None) -> tuple[Item, ...]:
-        if response_id is None:
-            return ()
-        context = await self._world.store.context(project, response_id)
-        if context is None:
-            if self._running(project, response_id):
-                raise InvalidRequest(
-                    f"Previous response with id '{response_id}' is still in progress.", param="previous_response_id"
-                )
-            raise PreviousResponseNotFound(f"Previous response with id '{response_id[:128]}' not found.")
-        return context
+    def _refuse_unfinished(self, project: str, response_id: str | None) -> None:
+        if response_id is not None and self._running(project, response_id):
+            raise InvalidRequest(
+                f"Previous response with id '{response_id}' is still in progress.", param="previous_response_id"
+            )
 
     # -- finding
 
@@ -93,6 +71,8 @@ class Engine:
 
     def _forget(self, run: Run) -> None:
         del self._runs[run.id]
+        if run.is_saved:
+            self._preparation.remember(run.project, run.plan, run.response.output)
 
     async def retrieve(self, project: str, response_id: str) -> Response:
         run = self._running(project, response_id)

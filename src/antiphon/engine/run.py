@@ -50,7 +50,8 @@ class Checks(NamedTuple):
 
 
 class Run:
-    """`error` is set when it failed; `announced` is set by a reader that has told a client of the response."""
+    """`error` is set when it failed, `is_saved` when it was stored, and `announced` by a reader that has told a client of
+    the response."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Run:
         self.plan = plan
         self.log = EventLog()
         self.error: ApiError | None = None
-        self.announced = False
+        self.announced = self.is_saved = False
         self._world = world
         self._model = model
         self._builder = Builder(
@@ -295,6 +296,7 @@ class Run:
         if self._is_kept(final.response):
             try:
                 await self._save(final.response)
+                self.is_saved = True
             except StorageError as failure:
                 logger.error("a response could not be saved", response=self.id, error=failure.message)
                 self.error = self.error or failure

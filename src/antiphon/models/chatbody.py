@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import msgspec
 from msgspec import structs
 
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
@@ -86,18 +87,41 @@ def _tool(offer: Offer) -> Object:
     return {"type": "function", "function": function}
 
 
-def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> list[Object]:
-    system = [prompt.instructions or ""]
-    conversation = _Conversation(prompt.items, reasoning_field)
-    for item in prompt.items:
-        if isinstance(item, Message) and item.role in ("system", "developer"):
-            system.append(_text(item.content))
-            conversation.show("Images of the instructions:", item.content)
-        else:
-            conversation.add(item)
-    system.append(VERBOSITY.get(prompt.verbosity or "medium", ""))
-    text = "\n\n".join(filter(None, system))
-    return [{"role": "system", "content": text}] * bool(text) + conversation.end()
+def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> msgspec.Raw:
+    """The array of messages, of which all before the last thing a user said is remembered for the next turn."""
+    key, items = ("chat", reasoning_field), prompt.items
+    count, made = prompt.memo.recall(key, items)
+    until = _last_user(items, count)
+    if until > count:
+        earlier = _Conversation(items[count:until], reasoning_field)
+        if earlier.is_whole:
+            made = earlier.behind(made)
+            count = until
+            prompt.memo.keep(key, items, count, made, len(made.messages))
+    system, messages = _Conversation(items[count:], reasoning_field).behind(made)
+    text = "\n\n".join(filter(None, [prompt.instructions, *system, VERBOSITY.get(prompt.verbosity or "medium")]))
+    head = _joined([{"role": "system", "content": text}] * bool(text))
+    return msgspec.Raw(b"[%b]" % b",".join(filter(None, (head, messages))))
+
+
+def _last_user(items: Sequence[PromptItem], least: int) -> int:
+    """Where the last thing a user said stands: what comes before it is in messages of its own."""
+    for place in range(len(items) - 1, least, -1):
+        item = items[place]
+        if type(item) is Message and item.role == "user":
+            return place
+    return least
+
+
+def _joined(messages: Sequence[Object]) -> bytes:
+    return msgspec.json.encode(messages)[1:-1]
+
+
+class _Made(NamedTuple):
+    """What became of the first items: texts for the system message, and messages as JSON, between commas."""
+
+    system: tuple[str, ...]
+    messages: bytes
 
 
 class _Conversation:
@@ -107,7 +131,10 @@ class _Conversation:
     """
 
     def __init__(self, items: Iterable[PromptItem], reasoning_field: ReasoningField) -> None:
+        self.is_whole = True
+        """Whether each call has its output."""
         self._reasoning_field = reasoning_field
+        self._system: list[str] = []
         self._messages: list[Object] = []
         self._outputs: dict[str, deque[FunctionCallOutput]] = {}
         """By call, those not yet placed. Vendors repeat call ids over turns: the first call takes the first output."""
@@ -117,9 +144,19 @@ class _Conversation:
         self._thoughts: list[str] = []
         self._text = ""
         self._calls: list[FunctionCall] = []
+        for item in items:
+            self._add(item)
+        self._close()
 
-    def add(self, item: PromptItem) -> None:
+    def behind(self, made: "_Made | None") -> "_Made":
+        system, messages = made or _Made((), b"")
+        return _Made((*system, *self._system), b",".join(filter(None, (messages, _joined(self._messages)))))
+
+    def _add(self, item: PromptItem) -> None:
         match item:
+            case Message(role="system" | "developer"):
+                self._system.append(_text(item.content))
+                self._show("Images of the instructions:", item.content)
             case FunctionCall():
                 self._calls.append(item)
             case FunctionCallOutput():
@@ -134,20 +171,16 @@ class _Conversation:
                 if self._text or self._calls:
                     self._close()
                 self._text = _text(item.content)
-                self.show("Images of this answer:", item.content)
+                self._show("Images of this answer:", item.content)
             case Message():
                 self._close()
                 self._messages.append({"role": "user", "content": _content(item.content)})
 
-    def show(self, line: str, parts: Iterable[MessagePart]) -> None:
+    def _show(self, line: str, parts: Iterable[MessagePart]) -> None:
         """A user message with the images among the parts, where there are any: other roles commonly take text only."""
         if images := [part for part in parts if isinstance(part, InputImage)]:
             self._close()
             self._messages.append({"role": "user", "content": _content((InputText(text=line), *images))})
-
-    def end(self) -> list[Object]:
-        self._close()
-        return self._messages
 
     def _close(self) -> None:
         """Thoughts without an answer or a call belong to no message, and are left out."""
@@ -187,8 +220,10 @@ class _Conversation:
                 text = _text(parts) or "See the image below." * has_images  # some servers refuse an empty output
                 self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
                 shown.append((f"Images from the call {call_id}{name and f' of {name}'}:", parts))
+            else:
+                self.is_whole = False
         for line, parts in shown:
-            self.show(line, parts)
+            self._show(line, parts)
 
 
 def _content(parts: Sequence[MessagePart]) -> str | list[Object]:

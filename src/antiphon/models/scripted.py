@@ -180,7 +180,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _told(prompt: Prompt, path: str) -> str:
     """What stands at a path such as `items.0.content.0.text`; null where nothing does."""
-    told: Any = msgspec.to_builtins(prompt)
+    told: Any = msgspec.to_builtins(prompt, enc_hook=lambda _: None)  # a memo is no part of what is told
     for step in path.split("."):
         if isinstance(told, list | tuple) and step.isdecimal():
             told = dict(enumerate(told)).get(int(step))

@@ -49,6 +49,9 @@ class MemoryStore:
         kept = self._living(project, response_id)
         return kept.response if kept else None
 
+    async def has(self, project: str, response_id: str) -> bool:
+        return self._living(project, response_id) is not None
+
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         """A plain look at all of them, so that it is easily seen to be right."""
         living = [kept.response for (owner, _), kept in self._kept.items() if owner == project and kept.response]

@@ -114,6 +114,9 @@ class SqliteStore:
     async def response(self, project: str, response_id: str) -> Response | None:
         return await self._read_of(project, response_id, _read_response)
 
+    async def has(self, project: str, response_id: str) -> bool:
+        return await self._read(partial(_has, project, response_id))
+
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         search = Search(project=project, query=query, page_chars_max=self._page_chars_max)
         try:
@@ -276,6 +279,10 @@ def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, conn
         return job(n, connection)
 
     return transaction("BEGIN", find_and_read, connection)
+
+
+def _has(project: str, response_id: str, connection: apsw.Connection) -> bool:
+    return row_of(connection, sql.FIND_LIVING, (project, response_id)) is not None
 
 
 def _read_response(n: int, connection: apsw.Connection) -> Response:

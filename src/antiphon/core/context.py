@@ -1,0 +1,182 @@
+"""Context: what came before, ready to be told again. A value that grows by new items, at the cost of those alone.
+
+It is what is kept in memory between the turns of a conversation, so everything that planning wants to know of a history
+stands here: nothing in planning walks over a long one. Pure.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType, json, structs
+
+from antiphon.core import lowering
+from antiphon.core.ids import ID_CHARS_MAX
+from antiphon.core.lowering import is_async, is_call, is_output
+from antiphon.core.ports import Tool
+from antiphon.core.prompt import Memo, PromptItem
+from antiphon.errors import InvalidRequest
+from antiphon.wire.formats import ReasoningEffort
+from antiphon.wire.items import (
+    AdditionalTools,
+    ClientCall,
+    ClientOutput,
+    ConfigurationUpdate,
+    FunctionCall,
+    FunctionCallOutput,
+    HostedCall,
+    Item,
+    LocalShellCall,
+    Message,
+    Reasoning,
+    TextUpdate,
+    ToolSearchOutput,
+)
+
+ITEM_BYTES = 800
+"""What Python adds around an item's text, here and in what is told of it."""
+Bringing: TypeAlias = AdditionalTools | ToolSearchOutput
+"""Items that bring tools."""
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """`items` as they are stored and listed; `told`, what a model is told of them."""
+
+    items: tuple[Item, ...] = ()
+    told: tuple[PromptItem, ...] = ()
+    turn: int = 0
+    """Where in `told` the last thing stands that a user said."""
+    waiting: tuple[ClientCall, ...] = ()
+    """Calls without an output yet."""
+    brought: tuple[Bringing, ...] = ()
+    effort: ReasoningEffort | None = None
+    format: TextUpdate | None = None
+    """As the last configuration_update has them."""
+    size: int = 0
+    """About how many bytes of memory the items take."""
+    memo: Memo
+    """What an adapter made of `told`. Shared by all that grew from one context."""
+
+
+def empty() -> Context:
+    return Context(memo=Memo())
+
+
+def grown(context: Context, items: Sequence[Item], shown: Sequence[Item], runners: Mapping[str, Tool]) -> Context:
+    """The context with `items` behind what it holds, each output under the call_id of the call it answers. `shown` are
+    the same items in the form in which a model may be told of them.
+
+    Raises InvalidRequest for an output that has no call before it. Matched in order, not by id alone: some vendors give
+    the same call id again in a later turn.
+    """
+    waiting = _Waiting(context.waiting)
+    told: list[PromptItem] = []
+    turn, effort, wanted = context.turn, context.effort, context.format
+    brought: list[Bringing] = []
+    stored = list(items)
+    for place, item in enumerate(shown):
+        if type(item) is Message:
+            if item.role == "user":
+                turn = len(context.told) + len(told)
+            if item.content:  # what was cut short before it said anything is left out
+                told.append(item)
+        elif is_call(item):
+            waiting.add(item)
+            told += lowering.call(item)
+        elif is_output(item):
+            if isinstance(item, ToolSearchOutput):
+                brought.append(item)
+            if item.call_id is not None:  # without one, the server itself searched
+                call = waiting.answered(item)
+                if call.call_id != item.call_id:
+                    item = structs.replace(item, call_id=call.call_id)
+                    stored[place] = structs.replace(stored[place], call_id=call.call_id)
+                told.append(lowering.late(call, item) if is_async(call) else lowering.output(item))
+        elif isinstance(item, ConfigurationUpdate):
+            effort = (item.reasoning.effort if item.reasoning else None) or effort
+            wanted = item.text or wanted
+        elif isinstance(item, AdditionalTools):
+            brought.append(item)
+        elif isinstance(item, Reasoning):
+            told.append(item)
+        else:
+            assert isinstance(item, HostedCall)
+            told += lowering.replayed(item, runners)
+    return Context(
+        items=(*context.items, *stored),
+        told=(*context.told, *told),
+        turn=turn,
+        waiting=(*waiting.calls.values(),),
+        brought=(*context.brought, *brought),
+        effort=effort,
+        format=wanted,
+        size=context.size + sum(map(_size, items)),
+        memo=context.memo,
+    )
+
+
+def _size(item: Item) -> int:
+    if type(item) is Message:  # by far the most, and the largest
+        return ITEM_BYTES + sum(len(getattr(part, "text", "")) or len(json.encode(part)) for part in item.content)
+    return ITEM_BYTES + len(json.encode(item))
+
+
+def require_outputs(context: Context) -> None:
+    """Raises InvalidRequest where a finished call that is not asynchronous has no output."""
+    for call in context.waiting:
+        if not is_async(call):
+            raise InvalidRequest(
+                f"No tool output found for function call {str(call.call_id)[:ID_CHARS_MAX]}.", param="input"
+            )
+
+
+class _Waiting:
+    """Calls that have no output yet, in order."""
+
+    def __init__(self, calls: Iterable[ClientCall]) -> None:
+        self.calls: dict[int, ClientCall] = {}
+        self._by_id: dict[str, deque[int]] = {}
+        self._functions: dict[str | UnsetType, list[int]] = {}
+        """Numbers of function calls by their names, and of all of them under UNSET; some are answered already."""
+        self._number = 0
+        for call in calls:
+            self.add(call)
+
+    def add(self, call: ClientCall) -> None:
+        if call.status == "incomplete" or call.call_id is None:
+            return
+        self._number += 1
+        self.calls[self._number] = call
+        self._by_id.setdefault(call.call_id, deque()).append(self._number)
+        if isinstance(call, FunctionCall):
+            for name in (call.name, UNSET):
+                self._functions.setdefault(name, []).append(self._number)
+        if isinstance(call, LocalShellCall) and isinstance(call.id, str):  # whose outputs may name the item
+            self._by_id.setdefault(call.id, deque()).append(self._number)
+
+    def answered(self, output: ClientOutput) -> ClientCall:
+        """The call that an output answers, which waits no longer."""
+        numbers = self._unnamed(output) if output.call_id == "" else self._named(str(output.call_id))
+        number = next(numbers, None)
+        if number is None:
+            raise InvalidRequest(_unanswerable(output), param="input")
+        return self.calls.pop(number)
+
+    def _named(self, call_id: str) -> Iterator[int]:
+        numbers = self._by_id.get(call_id, deque())
+        while numbers:
+            if (number := numbers.popleft()) in self.calls:
+                yield number
+
+    def _unnamed(self, output: ClientOutput) -> Iterator[int]:
+        name = output.name if isinstance(output, FunctionCallOutput) else UNSET
+        numbers = self._functions.get(name, [])
+        while numbers:
+            if (number := numbers.pop()) in self.calls:
+                yield number
+
+
+def _unanswerable(output: ClientOutput) -> str:
+    if output.call_id == "":
+        return "A function call output has no 'call_id', and no call waits for one."
+    return f"No tool call found for function call output with call_id {str(output.call_id)[:ID_CHARS_MAX]}."
