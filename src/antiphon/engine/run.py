@@ -50,8 +50,8 @@ class Checks(NamedTuple):
 
 
 class Run:
-    """`error` is set when it failed, `is_saved` when it was stored, and `announced` by a reader that has told a client of
-    the response."""
+    """`error` is set when it failed, `is_saved` when it was stored; `announced` is set by a reader that has told a client
+    of it."""
 
     def __init__(
         self,
