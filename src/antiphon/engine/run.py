@@ -50,8 +50,7 @@ class Checks(NamedTuple):
 
 
 class Run:
-    """`error` is set when it failed, `is_saved` when it was stored; `announced` is set by a reader that has told a client
-    of it."""
+    """`error` is set when it failed, `is_saved` when it was stored; `announced`, by a reader, when a client knows of it."""
 
     def __init__(
         self,
