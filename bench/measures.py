@@ -47,7 +47,18 @@ class DisconnectMeasure(Struct, frozen=True, kw_only=True):
     model: str = "fake-60-1"
 
 
-Measure = LoadMeasure | MemoryMeasure | DisconnectMeasure
+class ConversationMeasure(Struct, frozen=True, kw_only=True):
+    """Turns at the end of conversations, one after the other. nginx remembers nothing, so there is no peer."""
+
+    name: str = "conversation"
+    model: str = "fake-20"
+    depths: dict[int, int]
+    """Turns before the first that is measured, counting it, and how many conversations of that depth."""
+    turns: int
+    """Measured at each depth, spread over its conversations."""
+
+
+Measure = LoadMeasure | MemoryMeasure | DisconnectMeasure | ConversationMeasure
 
 MEASURES: dict[str, tuple[Measure, ...]] = {
     FULL: (
@@ -57,6 +68,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         LoadMeasure(name="paced", model="fake-500-50", stream=True, connections=200, requests=200, ramp_s=1),
         MemoryMeasure(streams=1000, ramp_s=4),
         DisconnectMeasure(probes=50),
+        ConversationMeasure(depths={10: 20, 100: 4, 1000: 1}, turns=60),
     ),
     QUICK: (
         LoadMeasure(name="nonstream-c1", model="fake-20", stream=False, connections=1, requests=200),
@@ -65,6 +77,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         LoadMeasure(name="paced", model="fake-150-50", stream=True, connections=60, requests=60, ramp_s=0.5),
         MemoryMeasure(streams=200, ramp_s=1),
         DisconnectMeasure(probes=10),
+        ConversationMeasure(depths={10: 5, 100: 1}, turns=20),
     ),
 }
 
@@ -87,4 +100,5 @@ GOALS = (
     Goal("memory", "idle_mb", 60, "MB PSS, idle"),
     Goal("memory", "kb_per_stream", 45, "KB per open stream"),
     Goal("disconnect", "max_ms", 100, "ms until the upstream sees it, slowest"),
+    Goal("conversation", "long_to_short", 2, "x the CPU of a turn at the least depth, at the greatest"),
 )

@@ -21,6 +21,12 @@ HEADINGS = {
     "median_ms": "median ms",
     "max_ms": "max ms",
     "cores": "cores",
+    **{
+        f"{kind}_us_at_{depth}": f"{word} us at {depth}"
+        for depth in (10, 100, 1000)
+        for kind, word in (("cpu", "warm"), ("cold", "cold"))
+    },
+    "long_to_short": "longest to shortest",
 }
 
 

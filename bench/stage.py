@@ -4,10 +4,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from bench.conversation import measure_conversation
 from bench.disconnect import measure_disconnect
 from bench.load import Plan
 from bench.loadrun import Figures, measure_load, run_load
-from bench.measures import LoadMeasure, Measure, MemoryMeasure
+from bench.measures import ConversationMeasure, LoadMeasure, Measure, MemoryMeasure
 from bench.memory import measure_memory, wait_active
 from bench.results import OURS, PEER, Sample
 from bench.service import BenchError, Service
@@ -30,7 +31,10 @@ class Stage:
             self._targets.insert(0, Target(DIRECT, "chat", upstream))
 
     def targets(self, measure: Measure) -> list[Target]:
-        """The upstream itself can be loaded, but it has nothing behind it whose clients could leave."""
+        """The upstream itself can be loaded, but it has nothing behind it whose clients could leave; and only antiphon
+        remembers anything."""
+        if isinstance(measure, ConversationMeasure):
+            return [it for it in self._targets if it.name == OURS]
         return [it for it in self._targets if it.name != DIRECT or isinstance(measure, LoadMeasure)]
 
     @contextmanager
@@ -69,4 +73,6 @@ class Stage:
         if isinstance(measure, MemoryMeasure):
             with self._fresh(target.name) as fresh:
                 return measure_memory(measure, fresh, upstream_port)
+        if isinstance(measure, ConversationMeasure):
+            return measure_conversation(measure, target)
         return measure_disconnect(measure, target, upstream_port)

@@ -50,7 +50,7 @@ class Checks(NamedTuple):
 
 
 class Run:
-    """`error` is set when it failed, `is_saved` when it was stored; `announced`, by a reader, when a client knows of it."""
+    """`error` is set when it failed, `is_saved` when it is stored; `announced`, by a reader, when a client knows it."""
 
     def __init__(
         self,
