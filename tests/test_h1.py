@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from antiphon.models import h1
+from antiphon.net import h1
 from tests.rawserver import HEAD, RawServer, Wire, answers, chunked, hangs_up, streams
 
 WAIT_S = 10.0
@@ -113,6 +113,10 @@ async def test_an_interim_answer_is_passed_over() -> None:
         (b"SSH-2.0-OpenSSH_9.2\r\n", h1.NotHttp),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", h1.Broken),
         (HEAD + b"zz\r\n", h1.NotHttp),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"a" * 2**20, h1.NotHttp),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 2**15, h1.NotHttp),
+        (HEAD + chunked(b"a") + b"1;" + b"a" * 2**20, h1.NotHttp),
+        (HEAD + chunked(b"a") + b"0\r\nA: " + b"a" * 2**20, h1.NotHttp),
         (b"", h1.Broken),
     ],
 )
@@ -133,3 +137,13 @@ async def test_silence_ends_an_answer() -> None:
     async with RawServer(silent) as server, client(server, silence_timeout_s=0.05) as opened:
         with pytest.raises(h1.Silent):
             await whole(opened)
+
+
+async def test_an_answer_is_whole_although_rubbish_comes_with_its_end() -> None:
+    async def rubbish(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokSSH-2.0\r\n\r\n")
+
+    async with RawServer(rubbish, answers(b"2")) as server, client(server) as opened:
+        assert [await whole(opened), await whole(opened)] == [b"ok", b"2"]
+
+    assert server.connections == 2

@@ -25,7 +25,7 @@ from antiphon.errors import (
     SettingsError,
 )
 from antiphon.models.faults import read_fault, refusal
-from antiphon.models.h1 import Broken, Fault, NotHttp, Silent, Unreachable
+from antiphon.net.h1 import Broken, Fault, NotHttp, Silent, Unreachable
 from antiphon.models.sse import EventSplitter
 from antiphon.models.upstream import Upstream
 from tests import recorded

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from antiphon import __version__
 from antiphon.errors import ApiError, ModelError, SettingsError
-from antiphon.models import h1
+from antiphon.net import h1
 from antiphon.models.faults import excerpt, read_fault, refusal
 from antiphon.models.sse import DONE, EventSplitter, is_json
 

@@ -18,6 +18,9 @@ import httptools
 
 BUFFER_BYTES_MAX = 1024 * 1024
 """What may wait for its reader before the socket is no longer read."""
+META_BYTES_MAX = 64 * 1024
+"""A head, or what else comes without a piece of body: interim answers, a chunk's extensions, trailers. What one read
+brings beyond it is seen only when it is there."""
 INFLATED = frozenset({"gzip", "x-gzip", "deflate"})
 GATHERED_BYTES = 64 * 1024
 """Enough for one step of a reader that gathers."""
@@ -51,7 +54,11 @@ class Silent(Fault):
 
 
 class Client:
-    """Connections to one server. `connect_timeout_s` covers name resolution and TLS."""
+    """Connections to one server. `connect_timeout_s` covers name resolution and TLS.
+
+    With an `address` nothing is resolved: connections go there, while `host` stays the name that the server is called
+    by and that its certificate must bear. A body comes as it was sent when it is not inflated.
+    """
 
     def __init__(
         self,
@@ -63,8 +70,12 @@ class Client:
         connect_timeout_s: float,
         silence_timeout_s: float,
         reuse: bool = True,
+        inflate: bool = True,
+        address: str | None = None,
     ) -> None:
+        self.inflates = inflate
         self._host = host
+        self._address = address or host
         self._port = port
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
@@ -112,7 +123,7 @@ class Client:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    _Connection, self._host, self._port, ssl=self._tls, server_hostname=name
+                    _Connection, self._address, self._port, ssl=self._tls, server_hostname=name
                 )
         except TimeoutError:
             raise Unreachable(f"no connection within {self._connect_timeout_s:g} s", may_pass=False) from None
@@ -253,7 +264,7 @@ class Answer:
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.headers = headers
         self.status = status
-        if headers.get("content-encoding", "").lower() in INFLATED:
+        if self._client.inflates and headers.get("content-encoding", "").lower() in INFLATED:
             self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
 
     def on_body(self, data: bytes) -> None:
@@ -304,9 +315,11 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[str, str] = {}
+        self._meta_bytes_left = META_BYTES_MAX
 
     def send(self, answer: Answer, message: bytes) -> None:
         self.answer = answer
+        self._meta_bytes_left = META_BYTES_MAX
         self._parser = httptools.HttpResponseParser(self)
         if self._transport is None or self.is_lost:
             answer.on_error(Broken())
@@ -336,12 +349,14 @@ class _Connection(asyncio.Protocol):
         if answer is None or answer.is_complete or self._parser is None:
             self.abort()  # bytes nobody asked for: whatever they are, the next answer must not begin with them
             return
+        self._meta_bytes_left -= len(data)  # a piece of body makes it whole again
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._meta_bytes_left = -1
+        if self._meta_bytes_left < 0:
             answer.on_error(NotHttp())
             self.abort()
-            return
         answer.on_data()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -370,6 +385,7 @@ class _Connection(asyncio.Protocol):
             self.answer.on_head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
+        self._meta_bytes_left = META_BYTES_MAX
         if self.answer is not None:
             self.answer.on_body(body)
 
