@@ -1,6 +1,7 @@
 """A server on 127.0.0.1 that plays scripts, one per request: for what a well-behaved HTTP server would never do."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
@@ -44,19 +45,20 @@ Script: TypeAlias = Callable[[Wire], Awaitable[None]]
 class RawServer:
     """Plays the scripts in order, the last one for all further requests."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
         self._scripts = list(scripts)
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._port: int = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(

@@ -25,9 +25,9 @@ from antiphon.errors import (
     SettingsError,
 )
 from antiphon.models.faults import read_fault, refusal
-from antiphon.net.h1 import Broken, Fault, NotHttp, Silent, Unreachable
 from antiphon.models.sse import EventSplitter
 from antiphon.models.upstream import Upstream
+from antiphon.net.h1 import Broken, Fault, NotHttp, Silent, Unreachable
 from tests import recorded
 from tests.rawserver import HEAD, WAIT_S, RawServer, Wire, answers, breaks_off, chunked, hangs_up, stalls, streams
 

@@ -28,6 +28,8 @@ from antiphon.engine.engine import Engine
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import InvalidRequest, SettingsError
+from antiphon.net.address import Allowed
+from antiphon.net.fetch import Fetcher
 from antiphon.wire import codec
 
 BACKLOG = 2048
@@ -135,6 +137,8 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         store = await stack.enter_async_context(open_store(settings))
         await _refuse_open_address(settings, store)
         key = secret(settings)
+        fetcher = Fetcher(settings.fetch, settings.limits.fetches_max)
+        stack.push_async_callback(fetcher.close)
         sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
         for source in sources:
             stack.push_async_callback(source.close)
@@ -172,6 +176,7 @@ def secret(settings: Settings) -> Secret:
 
 async def doctor(settings: Settings) -> list[Check]:
     """Asks everything that is configured whether it works."""
+    Allowed(settings.fetch.allow)  # what is wrong there ends the start, too
     checks = []
     async with open_store(settings) as store:
         checks.append(await store.check())

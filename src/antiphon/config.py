@@ -94,6 +94,23 @@ class Limits(Section, frozen=True, kw_only=True):
     gigabytes."""
     store_queue_max: Positive = 10_000
     """Saves waiting for the writer."""
+    fetches_max: Positive = 32
+    """Fetched at once, each held in memory whole; more wait for their turn."""
+
+
+class Fetch(Section, frozen=True, kw_only=True):
+    """How addresses that stand in requests are fetched. docs/security.md says what is refused."""
+
+    enabled: bool = True
+    allow: tuple[str, ...] = ()
+    """What may be reached beyond public addresses on ports 80 and 443: networks ("10.0.0.0/8"), addresses and hosts,
+    with or without a port ("127.0.0.1:8123", "files.internal", "*.corp.example"). A host's addresses are not judged."""
+    timeout_s: Seconds = 30.0
+    """For the whole, redirects and the wait for a place included."""
+    connect_timeout_s: Seconds = 5.0
+    """For each address of a host, and for looking it up."""
+    silence_timeout_s: Seconds = 10.0
+    redirects_max: Annotated[int, Meta(ge=0)] = 5
 
 
 class HttpUpstream(Section, frozen=True, kw_only=True):
@@ -183,6 +200,7 @@ class Settings(Section, frozen=True, kw_only=True):
     auth: Auth = Auth()
     cors: Cors = Cors()
     limits: Limits = Limits()
+    fetch: Fetch = Fetch()
     models: tuple[ModelSettings, ...] = ()
     """Empty: the built-in demonstration model."""
     tools: Tools = Tools()

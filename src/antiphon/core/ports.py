@@ -133,6 +133,44 @@ class ApiKey(Struct, frozen=True, kw_only=True):
     created_at: int
 
 
+class Fetched(Struct, frozen=True, kw_only=True):
+    """What an address gave. `url` is where redirects led; `media_type` is in lower case, without parameters."""
+
+    url: str
+    media_type: str
+    body: bytes
+
+
+class FetchCodes(Struct, frozen=True, kw_only=True):
+    """The error's `code` for each way in which a fetch fails."""
+
+    address: str = "invalid_value"
+    """It is none, or may not be reached."""
+    download: str = "invalid_value"
+    size: str = "invalid_value"
+    media_type: str = "invalid_value"
+
+
+FILE_CODES = FetchCodes()
+IMAGE_CODES = FetchCodes(
+    address="invalid_image_url",
+    download="failed_to_download_image",
+    size="image_file_too_large",
+    media_type="unsupported_image_media_type",
+)
+
+
+class Fetch(Protocol):
+    """Gets what an address of a request leads to, as far as the settings let it."""
+
+    async def get(
+        self, url: str, *, param: str, bytes_max: int, accept: Sequence[str], codes: FetchCodes = FILE_CODES
+    ) -> Fetched:
+        """`accept`: media types, or beginnings of some that end in a slash ("image/"). Raises InvalidRequest naming
+        `param`, with one of `codes`."""
+        ...
+
+
 class Store(Protocol):
     """Remembers responses, their items and keys. Every method takes the project: another project's rows do not exist.
 

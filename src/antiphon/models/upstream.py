@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from antiphon import __version__
 from antiphon.errors import ApiError, ModelError, SettingsError
-from antiphon.net import h1
 from antiphon.models.faults import excerpt, read_fault, refusal
 from antiphon.models.sse import DONE, EventSplitter, is_json
+from antiphon.net import h1
 
 RETRIED = frozenset({429, 502, 503, 504})
 RETRY_FIRST_S = 0.2
