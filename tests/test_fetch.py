@@ -6,11 +6,13 @@ import gzip
 import re
 import ssl
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -18,6 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from antiphon import app, config
 from antiphon.config import Settings
@@ -243,6 +247,24 @@ async def test_what_is_no_plain_address_is_refused(url: str, why: str) -> None:
         assert await reason(opened, url) == ("invalid_image_url", why)
 
 
+@given(
+    st.lists(
+        st.sampled_from([*"/:@?#[]%.\\ \t-_~", "http:", "//", "a", "é", "ß", "。", "127", "0x7f", "::1", "\ud800"])
+    )
+)
+@example(["a" * 300])
+def test_no_text_is_read_in_two_ways(rest: list[str]) -> None:
+    """What is parsed is refused, or is its own canonical form, and another reader finds the same host in it."""
+    try:
+        target = parse("http://" + "".join(rest))
+    except Refused:
+        return
+    parts = urlsplit(target.url)
+    assert parse(target.url) == target
+    assert (parts.scheme, parts.hostname, parts.port or 80) == (target.scheme, target.host, target.port)
+    assert (parts.username, parts.fragment, target.url.isascii()) == (None, "", True)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1#@files.example", "127.0.0.1?@files.example", "127.0.0.1/@files.example"])
 async def test_the_host_ends_where_the_path_the_query_or_the_fragment_begins(host: str) -> None:
     async with fetcher() as opened:
@@ -317,12 +339,15 @@ async def test_an_address_that_does_not_answer_is_followed_by_the_next() -> None
     assert server.connections == 1
 
 
-async def test_both_families_are_tried_and_no_long_list_is() -> None:
-    many = [f"2001:db8::{number}" for number in range(1, 9)]
-    async with fetcher("*.example", resolve=leads_to(*many, "192.0.2.1", "192.0.2.1", "192.0.2.2")) as opened:
-        target = await opened._permitted(parse("http://a.example/"))
+@pytest.mark.parametrize("is_swapped", [False, True])
+async def test_both_families_are_tried_and_no_long_list_is(is_swapped: bool) -> None:
+    first, second = ([f"{start}{number}" for number in range(1, 9)] for start in ("192.0.2.", "2001:db8::"))
+    if is_swapped:
+        first, second = second, first
+    async with fetcher("*.example", resolve=leads_to(*first, *first, *second)) as opened:
+        tried = await opened._permitted(parse("http://a.example/"))
 
-    assert list(map(str, target)) == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]
+    assert list(map(str, tried)) == [first[0], second[0], first[1], second[1]]
 
 
 async def test_a_lookup_that_hangs_holds_up_nobody_else() -> None:
@@ -491,9 +516,13 @@ async def test_a_body_may_be_as_large_as_is_allowed() -> None:
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
 async def test_a_compressed_body_is_refused_and_not_inflated(coding: str) -> None:
     bomb = gzip.compress(b"\0" * 2**24)
+    tracemalloc.start()
     async with serving(answers(bomb, kind="image/png", headers=[f"Content-Encoding: {coding}"])) as (server, opened):
         told = await reason(opened, server.url, bytes_max=2**20)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
+    assert peak_bytes < 2**22
     assert told == ("failed_to_download_image", "its server compressed it, though asked not to")
 
 

@@ -1,6 +1,7 @@
 """The HTTP/1.1 client, against a server that plays scripts on a real socket."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -137,6 +138,13 @@ async def test_silence_ends_an_answer() -> None:
     async with RawServer(silent) as server, client(server, silence_timeout_s=0.05) as opened:
         with pytest.raises(h1.Silent):
             await whole(opened)
+
+
+async def test_a_body_that_is_not_to_be_inflated_comes_as_it_was_sent() -> None:
+    body = gzip.compress(b"ok")
+    packed = answers(body, headers=["Content-Encoding: gzip"])
+    async with RawServer(packed) as server, client(server, inflate=False) as opened:
+        assert await whole(opened) == body
 
 
 async def test_an_answer_is_whole_although_rubbish_comes_with_its_end() -> None:

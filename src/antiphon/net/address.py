@@ -150,7 +150,7 @@ def _host(text: str) -> str:
     name = name.lower().removesuffix(".")
     if _ENDS_IN_NUMBER.fullmatch(name):
         return str(IPv4Address(name))
-    if len(name) > HOST_CHARS_MAX or not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise ValueError(text)
     return name
 
