@@ -53,6 +53,8 @@ class Probe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One that wants keys, and one that is strict, besides the usual one."""
     headers: dict[str, str] = {}
     first: Object | None = None
+    at: str = "/v1/responses"
+    """Where `first` is sent; as it stands, where that is elsewhere."""
     send: Object | None = None
     """Fields of the request's body, besides a model and an input."""
     body: str | None = None

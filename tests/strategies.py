@@ -287,7 +287,7 @@ def arguments(draw: st.DrawFn, tool: Mapping[str, Any]) -> str:
 PARAMETERS = sorted(
     {field.name for field in structs.fields(CreateResponse)}
     - {"model", "input", "tools", "tool_choice", "stream", "stream_options", "previous_response_id", "prompt"}
-    - {"include", "text", "max_output_tokens", "metadata"}
+    - {"include", "text", "max_output_tokens", "metadata", "conversation"}
 )
 
 

@@ -488,7 +488,6 @@ WISHES: dict[str, Any] = {
     "background": True,
     "background_options": {"completion_window": "8h"},
     "context_management": [{"type": "compaction", "compact_threshold": 1000}],
-    "conversation": "conv_1",
     "generate": False,
     "image": {"context_compression": "enabled"},
     "modalities": ["text", "audio"],

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -333,9 +334,13 @@ IN_EACH_DIALECT = {
     "/models": {"get"},
     "/models/{model}": {"get"},
 }
-SERVED = {"/health": {"get"}} | {
-    prefix + path: methods for prefix in ("/v1", "/openresponses/v1") for path, methods in IN_EACH_DIALECT.items()
-}
+SERVED = {
+    "/health": {"get"},
+    "/v1/conversations": {"post"},
+    "/v1/conversations/{conversation_id}": {"get", "post", "delete"},
+    "/v1/conversations/{conversation_id}/items": {"get", "post"},
+    "/v1/conversations/{conversation_id}/items/{item_id}": {"get", "delete"},
+} | {prefix + path: methods for prefix in ("/v1", "/openresponses/v1") for path, methods in IN_EACH_DIALECT.items()}
 
 
 async def description(url: str) -> Any:
@@ -349,7 +354,7 @@ async def test_the_description_lists_what_is_served_and_nothing_else(url: str) -
     assert {path: set(operations) for path, operations in paths.items()} == SERVED
     for path, operations in SERVED.items():
         for method in operations:
-            answer = await ask(url, method.upper(), path.format(response_id="x", model="x"), {})
+            answer = await ask(url, method.upper(), path.format_map(defaultdict(lambda: "x")), {})
             assert answer.status != 405
             assert b"nothing at this path" not in answer.body
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Urls: TypeAlias = dict[str, str]
 MANIFEST = load()
 ENTRIES = {f"{surface}: {name}": entry for surface, (_, entries) in MANIFEST.items() for name, entry in entries.items()}
-UNPROBED_MAX = 4
+UNPROBED_MAX = 5
 KEY = "sk-probe-0123456789abcdef"
 TOLD = ("antiphon-ignored-parameters", "antiphon-omitted-tools")
 """Headers that say what was passed over: none may come unforeseen."""
@@ -69,7 +69,8 @@ async def tried(urls: Urls, probe: Probe) -> Answer:
     """The answer, in which the id that `first` made is {id} again."""
     url, made = urls[probe.server], "{id}"
     if probe.first is not None:
-        made = (await ask(url, "POST", "/v1/responses", request(probe.first))).value["id"]
+        first = request(probe.first) if probe.at == "/v1/responses" else probe.first
+        made = (await ask(url, "POST", probe.at, first)).value["id"]
     body: Object | str | None = probe.body
     if body is None and probe.method == "POST":
         body = request(probe.send or {})

@@ -74,11 +74,7 @@ async def test_a_lawful_request_is_served_and_its_output_taken_back(
     if response["status"] != "completed":
         assert response["status"] == "incomplete"
         return
-    outputs = [
-        msgspec.to_builtins(data.draw(some.answers(call)))
-        for call in codec.convert(response["output"], tuple[Item, ...])
-        if lowering.is_call(call)
-    ]
+    outputs = answers(response, data)
     said = {"role": "user", "content": "say more"}
     again = {"model": "scripted", "tools": body["tools"]}
     by_value = again | {"input": [*body["input"], *response["output"], *outputs, said]}
@@ -86,6 +82,31 @@ async def test_a_lawful_request_is_served_and_its_output_taken_back(
     if response["store"]:
         by_reference = again | {"input": [*outputs, said], "previous_response_id": response["id"]}
         assert response_of(await post(served, by_reference))["status"] == "completed"
+
+
+def answers(response: dict[str, Any], data: st.DataObject) -> list[Any]:
+    """What a client answers to the calls in it."""
+    output = codec.convert(response["output"], tuple[Item, ...])
+    return [msgspec.to_builtins(data.draw(some.answers(call))) for call in output if lowering.is_call(call)]
+
+
+@given(body=some.requests(), data=st.data())
+@some.trying(40)
+async def test_a_lawful_request_is_served_in_a_conversation_which_then_holds_it(
+    served: Served, body: Any, data: st.DataObject
+) -> None:
+    conversation = (await ask(served.url, "POST", "/v1/conversations", {"items": []})).value["id"]
+    response = response_of(await post(served, body | {"conversation": conversation}))
+    path = f"/v1/conversations/{conversation}/items?order=asc&limit=100"
+    listed = (await ask(served.url, "GET", path)).value["data"]
+    assert listed[-len(response["output"]) :] == response["output"] or not response["output"]
+    if response["status"] == "completed":
+        said = {"role": "user", "content": "say more"}
+        again = {"model": "scripted", "tools": body["tools"], "conversation": conversation}
+        assert (
+            response_of(await post(served, again | {"input": [*answers(response, data), said]}))["status"]
+            == "completed"
+        )
 
 
 @given(body=some.mutants())

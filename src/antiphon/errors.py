@@ -4,7 +4,8 @@
     ├── ApiError                      has an HTTP status and OpenAI's error envelope
     │   ├── InvalidRequest            400, names the parameter
     │   │   ├── MissingParameter · InvalidType · InvalidValue · UnsupportedParameter · UnknownParameter
-    │   │   ├── PreviousResponseNotFound · ModelNotFound · ContextLengthExceeded
+    │   │   ├── PreviousResponseNotFound · ConversationLocked · MutuallyExclusive
+    │   │   ├── ModelNotFound · ContextLengthExceeded
     │   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
     │   ├── BodyTooLarge 413 · UnsupportedMediaType 415 · TooManyRequests 429
     │   └── ServerError 500 · StorageError 500 · ModelError 502 (upstream, worker) · Unavailable 503
@@ -93,6 +94,18 @@ class PreviousResponseNotFound(InvalidRequest):
     param = "previous_response_id"
 
 
+class ConversationLocked(InvalidRequest):
+    """Another process is currently operating on this conversation. Please retry in a few seconds."""
+
+    code = "conversation_locked"
+
+
+class MutuallyExclusive(InvalidRequest):
+    """Mutually exclusive parameters. Ensure you are only providing one of: 'previous_response_id' or 'conversation'."""
+
+    code = "mutually_exclusive_parameters"
+
+
 class ModelNotFound(InvalidRequest):
     """The requested model does not exist."""
 
@@ -126,6 +139,13 @@ class NotFound(ApiError):
 
     status = 404
     type = "invalid_request_error"
+
+
+class ConversationNotFound(NotFound):
+    """The conversation was not found."""
+
+    def __init__(self, conversation_id: str, *, param: str | None = None) -> None:
+        super().__init__(f"Conversation with id '{conversation_id[:128]}' not found.", param=param)
 
 
 class MethodNotAllowed(ApiError):

@@ -17,6 +17,7 @@ from agents import (
     MaxTurnsExceeded,
     MessageOutputItem,
     ModelSettings,
+    OpenAIConversationsSession,
     OpenAIResponsesModel,
     ReasoningItem,
     RunConfig,
@@ -210,6 +211,39 @@ async def test_a_session_of_the_client_is_sent_back_as_items(agent: Agent) -> No
         assert len(await session.get_items()) == 7
     finally:
         session.close()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_session_may_be_a_conversation_of_the_server(agent: Agent, url: str, is_streamed: bool) -> None:
+    async with sdk(url) as client:
+        session = OpenAIConversationsSession(openai_client=client)
+        await Runner.run(agent, f"think hm | {ASK_WEATHER}", session=session, run_config=QUIET)
+        if is_streamed:
+            text = await streamed_text(Runner.run_streamed(agent, "say bye", session=session, run_config=QUIET))
+        else:
+            text = (await Runner.run(agent, "say bye", session=session, run_config=QUIET)).final_output
+        items = await session.get_items()
+        kinds = [item["type"] for item in items]
+
+        assert text == "bye"
+        assert kinds == ["message", "reasoning", "function_call", "function_call_output", "message"] + ["message"] * 2
+        assert await session.pop_item() == items[-1]
+        assert await session.get_items(limit=2) == items[-3:-1]
+        conversation = session.session_id
+        await session.clear_session()
+        with pytest.raises(openai.NotFoundError):
+            await client.conversations.retrieve(conversation)
+
+
+async def test_runs_go_on_in_a_conversation(agent: Agent, url: str) -> None:
+    async with sdk(url) as client:
+        conversation = (await client.conversations.create()).id
+        await Runner.run(agent, f"{ASK_WEATHER} => say done", conversation_id=conversation, run_config=QUIET)
+        run = Runner.run_streamed(agent, "say bye", conversation_id=conversation, run_config=QUIET)
+
+        assert await streamed_text(run) == "bye"
+        kinds = [item.type async for item in client.conversations.items.list(conversation, order="asc")]
+        assert kinds == ["message", "function_call", "function_call_output", "message", "message", "message"]
 
 
 async def test_nothing_is_stored_where_the_client_asks_for_it(agent: Agent, url: str) -> None:

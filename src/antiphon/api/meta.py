@@ -13,6 +13,7 @@ from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
 from antiphon.wire.actions import ComputerAction, Exited, LocalShellAction, SafetyCheck, ShellAction, ShellOutput
 from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
+from antiphon.wire.conversation import AddItems, CreateConversation, UpdateConversation
 from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.formats import Format
@@ -20,7 +21,7 @@ from antiphon.wire.items import InputItem, Message, MessagePart, ReasoningUpdate
 from antiphon.wire.request import CreateResponse, PromptCacheWish, ReasoningOptions, StreamOptions, TextOptions
 from antiphon.wire.resources import ErrorBody, Health
 from antiphon.wire.response import PromptUse
-from antiphon.wire.tolerance import STOP_MAX
+from antiphon.wire.tolerance import ADDED_MAX, STOP_MAX
 from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, NamespaceTool, ScriptedTool, Tool
 
 
@@ -168,7 +169,7 @@ def _query_parameter(one: str | Parameter) -> dict[str, Any]:
 
 
 NULLED: tuple[type[Struct], ...] = (
-    *(CreateResponse, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
+    *(CreateResponse, CreateConversation, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
     *(*get_args(InputItem), *get_args(MessagePart), *get_args(Tool), *get_args(Format)),
     *(ReasoningUpdate, ShellAction, LocalShellAction, SafetyCheck, ShellOutput, Exited, *get_args(ComputerAction)),
 )
@@ -184,19 +185,32 @@ def _describe_input(components: dict[str, Any]) -> None:
     content = components[Message.__name__]["properties"]
     content["content"] = {"anyOf": [{"type": "string"}, content["content"]]}
     properties["stop"] = {"anyOf": [{"type": "string", "minLength": 1}, properties["stop"] | {"maxItems": STOP_MAX}]}
-    properties["metadata"] |= {
-        "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX},
-        "propertyNames": {"maxLength": METADATA_KEY_CHARS_MAX},
-        "maxProperties": METADATA_PAIRS_MAX,
-    }
+    properties["conversation"] = {"anyOf": [{"type": "string"}, *properties["conversation"]["anyOf"]]}
+    for labelled in (CreateResponse, CreateConversation, UpdateConversation):
+        components[labelled.__name__]["properties"]["metadata"] |= {
+            "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE_CHARS_MAX},
+            "propertyNames": {"maxLength": METADATA_KEY_CHARS_MAX},
+            "maxProperties": METADATA_PAIRS_MAX,
+        }
+    components[CreateConversation.__name__]["properties"]["items"] |= {"maxItems": ADDED_MAX}
+    components[AddItems.__name__]["properties"]["items"] |= {"minItems": 1, "maxItems": ADDED_MAX}
+    replaced = components[UpdateConversation.__name__]["properties"]
+    replaced["metadata"] = {"anyOf": [replaced["metadata"], {"type": "null"}]}
     for kind in NULLED:
         described = components[kind.__name__]
         for name in described["properties"].keys() - {*described.get("required", ()), "type"}:
             described["properties"][name] = {"anyOf": [described["properties"][name], {"type": "null"}]}
     for named in (FunctionTool, CustomTool, NamespaceTool, ScriptedTool):
         components[named.__name__]["properties"]["name"]["pattern"] = f"^{NAME_PATTERN}$"
-    request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given("input", "previous_response_id", "prompt")]
-    request["dependentSchemas"] = {"stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]}}
+    request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given(*BEGINNINGS)]
+    previous: dict[str, Any] = {"properties": {"previous_response_id": {"type": "null"}}}
+    request["dependentSchemas"] = {
+        "stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]},
+        "conversation": {"anyOf": [_is("conversation", None), previous]},
+    }
+
+
+BEGINNINGS = ("input", "previous_response_id", "conversation", "prompt")
 
 
 def _one_is_given(*names: str) -> dict[str, Any]:

@@ -1,34 +1,20 @@
 """/v1/responses and what hangs under it, and the same under the prefix of every other dialect."""
 
-import asyncio
 from functools import partial
-from typing import Any, get_args
 
 from msgspec import Struct
 
-from antiphon.api.http import Call, Parameter, Served, header_value, read_json, send_value
+from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
+from antiphon.api.paging import INCLUDE, PAGING, asked, check_include
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
-from antiphon.core.ports import Order
 from antiphon.engine.engine import Engine
-from antiphon.errors import InvalidValue
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.dialect import DIALECTS, OPENAI, Dialect
-from antiphon.wire.request import INCLUDABLE, CreateResponse, StreamOptions
+from antiphon.wire.request import CreateResponse, StreamOptions
 from antiphon.wire.resources import DeletedResponse, ItemList
 from antiphon.wire.response import Response
-
-PAGE_DEFAULT, PAGE_MAX = 20, 100
-QUICK_BYTES_MAX = 256 * 1024
-"""A longer body is decoded in a thread: at some 30 ms a megabyte, all others would wait."""
-ORDERS = frozenset(get_args(Order))
-
-INCLUDE = Parameter(
-    name="include",
-    schema={"type": "array", "items": {"type": "string", "enum": sorted(INCLUDABLE)}},
-    description="Parts that are left out unless asked for.",
-)
 
 
 class _Responses(Struct, frozen=True):
@@ -45,7 +31,7 @@ class _Responses(Struct, frozen=True):
             items_max=self.limits.history_items_max,
             narrow=call.dialect.narrow,
         )
-        request, unknown = await asyncio.to_thread(decoding) if len(body) > QUICK_BYTES_MAX else decoding()
+        request, unknown = await decoded(body, decoding)
         run = await self.engine.create(call.project, request)
         headers = {}
         if unknown:
@@ -68,7 +54,7 @@ class _Responses(Struct, frozen=True):
 
     async def retrieve(self, call: Call) -> None:
         query = call.query()
-        _check_include(query.every("include"))
+        check_include(query)
         for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
             query.refuse(name, default)
         await send_value(call, await self.engine.retrieve(call.project, call.path("response_id")))
@@ -80,24 +66,9 @@ class _Responses(Struct, frozen=True):
 
     async def input_items(self, call: Call) -> None:
         query = call.query()
-        _check_include(query.every("include"))
         query.refuse("before")
-        order: Any = query.choice("order", "desc", ORDERS)
-        page = await self.engine.input_items(
-            call.project,
-            call.path("response_id"),
-            limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
-            order=order,
-            after=query.one("after"),
-        )
+        page = await self.engine.input_items(call.project, call.path("response_id"), **asked(query))
         await send_value(call, ItemList.of(page.items, has_more=page.has_more))
-
-
-def _check_include(values: list[str]) -> None:
-    for value in values:
-        if value not in INCLUDABLE:
-            known = ", ".join(f"'{one}'" for one in sorted(INCLUDABLE))
-            raise InvalidValue(f"Invalid value: '{value[:64]}'. Supported values are: {known}.", param="include")
 
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
@@ -142,23 +113,6 @@ def _routes(it: _Responses, dialect: Dialect) -> list[Served]:
             endpoint=it.input_items,
             summary=f"List the items a response was built from{whose}",
             gives=items,
-            query=(
-                Parameter(
-                    name="limit",
-                    schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
-                    description="How many items at most.",
-                ),
-                Parameter(
-                    name="order",
-                    schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
-                    description="`desc`: the last first.",
-                ),
-                Parameter(
-                    name="after",
-                    schema={"type": "string"},
-                    description="The id of an item: the page begins behind it.",
-                ),
-                INCLUDE,
-            ),
+            query=PAGING,
         ),
     ]

@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from antiphon.api import listing, meta, responses
+from antiphon.api import conversations, listing, meta, responses
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
 from antiphon.config import Cors, Limits
@@ -37,6 +37,7 @@ class Api:
 def build(engine: Engine, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> Api:
     """The API as one ASGI application, without start-up and shutdown."""
     served = [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
+    served += conversations.routes(engine, limits, strict=strict)
     served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:

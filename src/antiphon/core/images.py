@@ -16,17 +16,17 @@ from antiphon.wire.items import (
 DATA_URL = "data:image/"
 
 
-def check(items: Sequence[InputItem]) -> None:
+def check(items: Sequence[InputItem], param: str) -> None:
     """Raises UnsupportedParameter for an image that is elsewhere: nothing is fetched for a request, not even to
-    look at it."""
+    look at it. `param` is what the items are called in it."""
     for index, item in enumerate(items):
         for place, url in _addresses(item):
             if url[: len(DATA_URL)].lower() != DATA_URL:
-                param = f"input[{index}].{place}"
+                where = f"{param}[{index}].{place}"
                 raise UnsupportedParameter(
-                    f"Unsupported parameter: '{param}' is not supported by this server yet: only data URLs of images "
+                    f"Unsupported parameter: '{where}' is not supported by this server yet: only data URLs of images "
                     f"({DATA_URL}…) are.",
-                    param=param,
+                    param=where,
                 )
 
 

@@ -19,6 +19,7 @@ from antiphon.wire.items import (
     ID_PREFIXES,
     AdditionalTools,
     ConfigurationUpdate,
+    InputItem,
     Item,
     ItemReference,
     Reasoning,
@@ -42,11 +43,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     thought_as_summary: bool
     format_param: str
     """Where the format was asked for."""
+    version: int = 0
+    """Of the conversation, if `context` begins with one."""
 
     @property
     def history(self) -> tuple[Item, ...]:
-        """What came before."""
-        return self.context.items[: len(self.context.items) - len(self.given)]
+        """What came before through previous_response_id. What a conversation holds is its own."""
+        return () if self.response.conversation else self.context.items[: len(self.context.items) - len(self.given)]
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -65,20 +68,32 @@ def arranged(
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("The 'stream_options' parameter is only allowed when 'stream' is true.",
                              param="stream_options")  # fmt: skip
-    if request.input is None and request.previous_response_id is None and request.prompt is None:
+    sources = (request.input, request.previous_response_id, request.conversation, request.prompt)
+    if all(source is None for source in sources):
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
     items = request.input or ()
-    images.check(items)
     if not (before.items or items):
         raise InvalidRequest("The 'input' must hold at least one item.", param="input", code="empty_array")
     if len(before.items) + len(items) > bounds.history_items_max:
         raise InvalidRequest(f"The input and its history hold more than {bounds.history_items_max} items.",
                              param="input")  # fmt: skip
-    found = [_resolved(item, referenced) if isinstance(item, ItemReference) else item for item in items]
-    taken = {item.id for item in before.items} if any(item.id for item in found) else set()
+    return entered(items, before.items, referenced, new_id, "input")
+
+
+def entered(
+    items: Sequence[InputItem],
+    before: Sequence[Item],
+    referenced: Mapping[str, Item],
+    new_id: NewId,
+    param: str,
+) -> tuple[Item, ...]:
+    """Items of a request as they stand in a conversation, behind `before`. `param` is what they are called there."""
+    images.check(items, param)
+    found = [_resolved(item, referenced, param) if isinstance(item, ItemReference) else item for item in items]
+    taken = {item.id for item in before} if any(item.id for item in found) else set()
     given: list[Item] = []
     for index, item in enumerate(found):
-        wanted = _own_id(item.id, index)
+        wanted = _own_id(item.id, f"{param}[{index}].id")
         own = new_id(ID_PREFIXES[type(item)]) if wanted is UNSET or wanted in taken else wanted
         taken.add(own)
         given.append(structs.replace(item, id=own, status=_given_status(item)))
@@ -107,7 +122,7 @@ def make(
     require_outputs(context)
     given = context.items[len(before.items) :]
     request, format_param = _configured(request, before, given)
-    box = toolbox.make(_declared(request.tools, before.brought, given), runners, bounds.tools_max)
+    box = toolbox.make(_declared(request, before.brought, given), runners, bounds.tools_max)
     if box.omitted and strict:
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
     choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
@@ -128,7 +143,7 @@ def _configured(request: CreateResponse, before: Context, given: Sequence[Item])
     was asked for. What the request says counts more than what came before its own items."""
     effort, wanted, param = request.reasoning.effort or before.effort, request.text.format, "text.format"
     if wanted is None and before.format is not None:
-        wanted, param = before.format.format, "previous_response_id"
+        wanted, param = before.format.format, _earlier(request)
     for index, item in enumerate(given):
         if type(item) is not ConfigurationUpdate:
             continue
@@ -192,15 +207,20 @@ def _remembered(context: Context, request: CreateResponse) -> tuple[PromptItem, 
     return (*earlier, *context.told[context.turn :])
 
 
+def _earlier(request: CreateResponse) -> str:
+    """Which parameter brought what came before."""
+    return "conversation" if request.conversation else "previous_response_id"
+
+
 def require_model(request: CreateResponse) -> str:
     if not request.model:
         raise MissingParameter("Missing required parameter: 'model'.", param="model")
     return request.model
 
 
-def references(request: CreateResponse) -> list[str]:
+def references(items: Sequence[InputItem]) -> list[str]:
     """The ids that must be looked up before planning."""
-    return [item.id for item in request.input or () if isinstance(item, ItemReference)]
+    return [item.id for item in items if isinstance(item, ItemReference)]
 
 
 # -- the response as it will first be seen
@@ -211,6 +231,7 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
     return Response(
         id=response_id,
         created_at=now,
+        conversation=request.conversation or UNSET,
         status="in_progress",
         frequency_penalty=request.frequency_penalty or 0.0,
         instructions=request.instructions,
@@ -258,11 +279,11 @@ def _echoed_format(wanted: Format | None) -> Format:
 # -- tools
 
 
-def _declared(tools: Sequence[Declaration], before: Sequence[Bringing], given: Sequence[Item]) -> Iterator[Declared]:
+def _declared(request: CreateResponse, before: Sequence[Bringing], given: Sequence[Item]) -> Iterator[Declared]:
     """The request's tools, and those that items of the conversation brought."""
-    for index, tool in enumerate(tools):
+    for index, tool in enumerate(request.tools):
         yield Declared(tool, f"tools[{index}]")
-    places = [("previous_response_id", item) for item in before]
+    places = [(_earlier(request), item) for item in before]
     for index, item in enumerate(given):
         if type(item) is AdditionalTools or type(item) is ToolSearchOutput:
             places.append((f"input[{index}].tools", item))
@@ -278,12 +299,12 @@ def _declared(tools: Sequence[Declaration], before: Sequence[Bringing], given: S
 # -- items
 
 
-def _own_id(given: str | UnsetType, index: int) -> str | UnsetType:
+def _own_id(given: str | UnsetType, param: str) -> str | UnsetType:
     if given is not UNSET and len(given) > ID_CHARS_MAX:
         raise InvalidValue(
-            f"Invalid 'input[{index}].id': string too long. Expected a string with maximum length {ID_CHARS_MAX}, "
+            f"Invalid '{param}': string too long. Expected a string with maximum length {ID_CHARS_MAX}, "
             f"but got a string with length {len(given)} instead.",
-            param=f"input[{index}].id",
+            param=param,
             code="string_above_max_length",
         )
     return given or UNSET
@@ -294,13 +315,13 @@ def _given_status(item: Item) -> str:
     return "completed" if item.status is UNSET or item.status == "in_progress" else item.status
 
 
-def _resolved(reference: ItemReference, referenced: Mapping[str, Item]) -> Item:
+def _resolved(reference: ItemReference, referenced: Mapping[str, Item], param: str) -> Item:
     item = referenced.get(reference.id)
     if item is None:
         raise NotFound(
             f"Item with id '{reference.id[:ID_CHARS_MAX]}' not found. Items are not persisted when `store` is set to "
             "false. Try again with `store` set to true, or remove this item from your input.",
-            param="input",
+            param=param,
         )
     return item
 

@@ -1,12 +1,13 @@
 """Ports: what the engine asks of the world. Each is a Protocol of few verbs; adapters live in models, tools, stores."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
+from antiphon.wire.conversation import Conversation
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
 from antiphon.wire.response import Response, ResponseStatus
 
@@ -171,8 +172,80 @@ class Fetch(Protocol):
         ...
 
 
+class Lock(Struct, frozen=True, kw_only=True):
+    """A response that is being made in a conversation, which nothing else may change meanwhile."""
+
+    project: str
+    conversation_id: str
+    response_id: str
+
+
+JOINING: Final = frozenset({"completed", "incomplete"})
+"""Responses that ended so stand in their conversation. Of the others nothing does: trying again doubles nothing."""
+
+
+class Conversations(Protocol):
+    """Remembers conversations and their items, each item under an id that is its own within its conversation.
+
+    Every method raises ConversationNotFound for one that is unknown or deleted, unless it says otherwise. `now` and
+    `until` are in Unix seconds.
+    """
+
+    async def add(self, project: str, conversation: Conversation, items: Sequence[Item]) -> None: ...
+
+    async def find(self, project: str, conversation_id: str) -> Conversation: ...
+
+    async def update(self, project: str, conversation_id: str, metadata: dict[str, str]) -> Conversation:
+        """Replaces the metadata, also while it is locked."""
+        ...
+
+    async def delete(self, project: str, conversation_id: str) -> None:
+        """With its items, also while it is locked. Responses keep theirs."""
+        ...
+
+    async def items(self, project: str, conversation_id: str, *, limit: int, order: Order, after: str | None) -> Page:
+        """An unknown `after` raises NotFound."""
+        ...
+
+    async def item(self, project: str, conversation_id: str, item_id: str) -> Item:
+        """Raises NotFound for an unknown one."""
+        ...
+
+    async def add_items(
+        self, project: str, conversation_id: str, items: Sequence[Item], spare_ids: Sequence[str], *, now: int
+    ) -> tuple[Item, ...]:
+        """As they were added: one whose id is taken gets its spare one. Raises ConversationLocked; InvalidRequest when
+        it would hold more than `limits.history_items_max`."""
+        ...
+
+    async def delete_item(self, project: str, conversation_id: str, item_id: str, *, now: int) -> Conversation:
+        """Raises ConversationLocked; NotFound for an unknown item."""
+        ...
+
+    async def version(self, project: str, conversation_id: str) -> int:
+        """Another one after every change of its items, never one that it had before."""
+        ...
+
+    async def context(self, project: str, conversation_id: str) -> tuple[int, tuple[Item, ...]]:
+        """Its version and all its items, oldest first."""
+        ...
+
+    async def lock(self, lock: Lock, *, version: int, now: int, until: int) -> None:
+        """Raises ConversationLocked where another one holds it, and where it is no longer of this version."""
+        ...
+
+    async def renew(self, locks: Sequence[Lock], *, until: int) -> None:
+        """Those that are still held; says nothing of others."""
+        ...
+
+    async def release(self, lock: Lock) -> None:
+        """Nothing happens when it is not held. `Store.save` releases by itself."""
+        ...
+
+
 class Store(Protocol):
-    """Remembers responses, their items and keys. Every method takes the project: another project's rows do not exist.
+    """Remembers responses, their items, conversations and keys. Every method takes the project: another's
+    rows do not exist.
 
     Raises StorageError when the medium fails; nothing of a failed save is kept.
     """
@@ -180,7 +253,11 @@ class Store(Protocol):
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         """Writes a finished response with its new items: `given` (its own input) and `response.output`, in one
         transaction. `history` is what came before it through previous_response_id; it is written only when that
-        parent was erased while this response ran. Cancelled, it is written whole or not at all."""
+        parent was erased while this response ran. Cancelled, it is written whole or not at all.
+
+        One that was made in a conversation releases its lock; completed or incomplete, its new items are added there in
+        the same transaction, unless the conversation was deleted meanwhile. Raises StorageError where its lock ended
+        and somebody else changed the conversation. With `response.store` false that is all that is written."""
         ...
 
     async def response(self, project: str, response_id: str) -> Response | None:
@@ -212,8 +289,11 @@ class Store(Protocol):
         ...
 
     async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
-        """Stored items by id, those that exist."""
+        """Stored items by id, those that exist, of responses and of conversations."""
         ...
+
+    @property
+    def conversations(self) -> Conversations: ...
 
     async def keys(self) -> Sequence[ApiKey]:
         """All keys of all projects: the same object until a key changes. Cheap to call on every request."""

@@ -4,8 +4,8 @@ from typing import TypeAlias
 
 from antiphon.core.context import Context
 
-Key: TypeAlias = tuple[str, str]
-"""The project, and the id of the response (or conversation) whose context it is."""
+Key: TypeAlias = tuple[str, str] | tuple[str, str, int]
+"""The project, and the id of the response whose context it is, or the id of the conversation and its version."""
 
 
 class Contexts:

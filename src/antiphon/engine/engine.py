@@ -7,11 +7,13 @@ from msgspec import UNSET
 
 from antiphon import schemas
 from antiphon.core.plan import Plan
-from antiphon.core.ports import ModelCard, Order, Page, ResponsePage, ResponseQuery, TextCheck
+from antiphon.core.ports import JOINING, Lock, ModelCard, Order, Page, ResponsePage, ResponseQuery, TextCheck
 from antiphon.core.prompt import Offer
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
+from antiphon.engine.conversations import Conversations
 from antiphon.engine.inputs import Inputs
+from antiphon.engine.locks import Locks
 from antiphon.engine.prepare import Preparation
 from antiphon.engine.run import Checks, Run, World
 from antiphon.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
@@ -31,6 +33,8 @@ class Engine:
         self._world = world
         self._preparation = Preparation(world, inputs, prompts, strict=strict)
         self._catalog = catalog
+        self._locks = Locks(world.store.conversations, world.clock)
+        self.conversations = Conversations(world)
         self._runs: dict[str, Run] = {}
         self._closing = False
 
@@ -46,6 +50,9 @@ class Engine:
         plan = await self._preparation.plan(project, request)
         model = await self._catalog.find(plan.prompt.model)
         checks = await self._checks(plan)
+        if plan.response.conversation:
+            lock = Lock(project=project, conversation_id=plan.response.conversation.id, response_id=plan.response.id)
+            await self._locks.take(lock, plan.version)
         run = Run(self._world, project, plan, model, checks, self._forget)
         self._runs[run.id] = run
         return run
@@ -71,7 +78,8 @@ class Engine:
 
     def _forget(self, run: Run) -> None:
         del self._runs[run.id]
-        if run.is_saved:
+        self._locks.forget(run.id)
+        if run.is_saved and (not run.response.conversation or run.response.status in JOINING):
             self._preparation.remember(run.project, run.plan, run.response.output)
 
     async def retrieve(self, project: str, response_id: str) -> Response:
@@ -92,6 +100,7 @@ class Engine:
             raise _not_found(response_id)
 
     async def input_items(self, project: str, response_id: str, *, limit: int, order: Order, after: str | None) -> Page:
+        """Of a response that was made in a conversation, its own alone: those before are the conversation's to list."""
         run = self._running(project, response_id)
         if run is not None:
             return _page((*run.plan.history, *run.plan.given), limit, order, after)

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from antiphon.core import plan as planning
 from antiphon.core import templates
 from antiphon.core.context import Context, empty, grown
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.templates import Template
-from antiphon.engine.contexts import Contexts
+from antiphon.engine.contexts import Contexts, Key
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
-from antiphon.errors import PreviousResponseNotFound
+from antiphon.errors import InvalidRequest, MutuallyExclusive, NotFound, PreviousResponseNotFound
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 
@@ -31,11 +33,11 @@ class Preparation:
         """Raises an ApiError when the request cannot be served."""
         request = templates.applied(request, self._prompts)
         planning.require_model(request)
-        before = await self._before(project, request.previous_response_id)
-        ids = planning.references(request)
+        before, version = await self._earlier(project, request)
+        ids = planning.references(request.input or ())
         referenced = await self._world.store.items(project, ids) if ids else {}
         given = planning.arranged(request, before, referenced, self._bounds, self._world.new_id)
-        return planning.make(
+        plan = planning.make(
             request,
             before=before,
             given=given,
@@ -46,13 +48,39 @@ class Preparation:
             now=self._world.clock(),
             strict=self._strict,
         )
+        return structs.replace(plan, version=version) if request.conversation else plan
 
     def remember(self, project: str, plan: Plan, output: Sequence[Item]) -> None:
-        """Called when a stored response has ended: whoever continues it finds its context in memory."""
-        before = plan.response.previous_response_id
+        """Called when a response has ended and is kept: whoever continues it, or goes on in its conversation, finds its
+        context in memory."""
+        conversation, before = plan.response.conversation, plan.response.previous_response_id
         context = grown(plan.context, output, output, self._world.tools)
-        key = (project, plan.response.id)
-        self._contexts.put(key, context, instead_of=None if before is None else (project, before))
+        key: Key = (project, plan.response.id)
+        old: Key | None = None if before is None else (project, before)
+        if conversation:
+            key, old = (project, conversation.id, plan.version + 1), (project, conversation.id, plan.version)
+        self._contexts.put(key, context, instead_of=old)
+
+    async def _earlier(self, project: str, request: CreateResponse) -> tuple[Context, int]:
+        """What came before; and, of a conversation, in which version."""
+        if request.conversation is None:
+            return await self._before(project, request.previous_response_id), 0
+        if request.previous_response_id is not None:
+            raise MutuallyExclusive
+        try:
+            return await self._in_conversation(project, request.conversation.id)
+        except (InvalidRequest, NotFound) as error:
+            error.param = "conversation"
+            raise
+
+    async def _in_conversation(self, project: str, conversation_id: str) -> tuple[Context, int]:
+        version = await self._world.store.conversations.version(project, conversation_id)
+        context = self._contexts.get((project, conversation_id, version))
+        if context is None:
+            version, items = await self._world.store.conversations.context(project, conversation_id)
+            context = await self._told(project, items, "conversation")
+            self._contexts.put((project, conversation_id, version), context)
+        return context, version
 
     async def _before(self, project: str, response_id: str | None) -> Context:
         if response_id is None:
@@ -65,7 +93,9 @@ class Preparation:
         if items is None:
             self._contexts.drop(key)
             raise PreviousResponseNotFound(f"Previous response with id '{response_id[:128]}' not found.")
-        shown = await self._inputs.shown(project, items, "previous_response_id")
-        context = grown(empty(), items, shown, self._world.tools)
+        context = await self._told(project, items, "previous_response_id")
         self._contexts.put(key, context)
         return context
+
+    async def _told(self, project: str, items: Sequence[Item], param: str) -> Context:
+        return grown(empty(), items, await self._inputs.shown(project, items, param), self._world.tools)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCa
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
 from antiphon.core.plan import Plan
-from antiphon.core.ports import Model, Outcome, Store, TextCheck, Tool
+from antiphon.core.ports import Lock, Model, Outcome, Store, TextCheck, Tool
 from antiphon.core.prompt import Prompt
 from antiphon.core.toolbox import Hosted
 from antiphon.engine.log import EventLog
@@ -300,6 +300,8 @@ class Run:
                 logger.error("a response could not be saved", response=self.id, error=failure.message)
                 self.error = self.error or failure
                 final = self._builder.propose("failed", usage=usage, error=_wire_error(self.error))
+        if final.response.conversation and not self.is_saved:
+            await self._release(final.response.conversation.id)
         self._builder.append(final)
         self._publish()
         logger.info(
@@ -313,19 +315,20 @@ class Run:
 
     def _is_kept(self, response: Response) -> bool:
         """A response that failed before anybody could know of it leaves nothing behind."""
-        return response.store and (self.error is None or self.announced or bool(response.output))
+        return (response.store or bool(response.conversation)) and (
+            self.error is None or self.announced or bool(response.output)
+        )
 
     async def _save(self, response: Response) -> None:
-        saving = asyncio.ensure_future(
-            self._world.store.save(self.project, response, self.plan.given, self.plan.history)
-        )
-        while not saving.done():
-            try:
-                await asyncio.shield(saving)
-            except asyncio.CancelledError:
-                if saving.cancelled():
-                    raise
-        saving.result()
+        await _wholly(self._world.store.save(self.project, response, self.plan.given, self.plan.history))
+
+    async def _release(self, conversation_id: str) -> None:
+        """Before anybody is told of the end, who may try again at once."""
+        lock = Lock(project=self.project, conversation_id=conversation_id, response_id=self.id)
+        try:
+            await _wholly(self._world.store.conversations.release(lock))
+        except StorageError as failure:  # it ends by itself
+            logger.error("a conversation stays locked", response=self.id, error=failure.message)
 
     def _publish(self) -> None:
         self.log.extend(self._builder.take())
@@ -333,6 +336,18 @@ class Run:
 
 LIMIT_REACHED = "this response may call no more of these tools (max_tool_calls). Answer with what you have."
 INCOMPLETE: dict[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+async def _wholly(work: Coroutine[Any, Any, None]) -> None:
+    """Done to its end, also by one who is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    task.result()
 
 
 def _wire_error(error: ApiError | None) -> ResponseError | None:

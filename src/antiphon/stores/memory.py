@@ -8,6 +8,7 @@ from msgspec import UNSET
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound, StorageError
+from antiphon.stores.memory_conversations import MemoryConversations
 from antiphon.wire import codec
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -24,11 +25,12 @@ class _Kept:
 
 
 class MemoryStore:
-    """Everything in two dictionaries, in the order in which it came."""
+    """Everything in dictionaries, in the order in which it came."""
 
     def __init__(self, storage: Storage, limits: Limits) -> None:
         del storage  # nothing to place
         self._page_chars_max = limits.page_chars_max
+        self.conversations = MemoryConversations(limits)
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._keys: dict[str, ApiKey] = {}
         self._key_list: tuple[ApiKey, ...] = ()
@@ -38,6 +40,10 @@ class MemoryStore:
             raise StorageError(f"The response '{response.id}' is already stored.")
         if any(item.id is UNSET for item in (*history, *given, *response.output)):
             raise AssertionError("an item without an id cannot be stored: planning gives each one")
+        if response.conversation:
+            self.conversations.join(project, response, (*given, *response.output))
+        if not response.store:
+            return
         before = response.previous_response_id
         parent = (project, before) if before is not None and (project, before) in self._kept else None
         own = (*given,) if parent or before is None else (*history, *given)
@@ -109,7 +115,7 @@ class MemoryStore:
 
     async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
         wanted = set(ids)
-        found: dict[str, Item] = {}
+        found = {str(item.id): item for item in self.conversations.every_item(project) if item.id in wanted}
         for (owner, _), kept in self._kept.items():
             if owner == project:
                 found |= {str(item.id): item for item in (*kept.given, *kept.output) if item.id in wanted}

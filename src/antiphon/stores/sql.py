@@ -1,7 +1,7 @@
 """The queries by name, the rows they carry, and the numbered migrations. Knows no driver, no thread, no event loop.
 
 Parameters are `?`, in the order in which they stand. Every query that takes an id takes its project too; the others
-take the number `n` of a response that such a query has found in the same transaction.
+take the number `n` of a response or conversation, or a place, that such a query has found in the same transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +18,9 @@ from antiphon.wire.response import Response
 
 PLACES: Final = 1 << 20
 """Items one response can hold, far above `limits.history_items_max`. Part of the stored format: see `items.place`."""
+
+CONVERSATION_PLACES: Final = 1 << 32
+"""Items that can ever be added to one conversation. Part of the stored format: see `conversation_items.place`."""
 
 # -- queries
 
@@ -82,6 +85,36 @@ DROP_ITEMS = "DELETE FROM items WHERE place >= ? AND place < ?"
 DROP_METADATA = """
 DELETE FROM metadata WHERE project = ? AND key = ? AND value = ? AND created_at = ? AND response = ?"""
 
+ADD_CONVERSATION = "INSERT INTO conversations (project, id, created_at, metadata) VALUES (?, ?, ?, ?)"
+FIND_CONVERSATION = """
+SELECT n, version, item_count, item_bytes, next_position, created_at, metadata, locked_by, locked_until
+FROM conversations WHERE project = ? AND id = ?"""
+UPDATE_CONVERSATION = "UPDATE conversations SET metadata = ? WHERE project = ? AND id = ?"
+DROP_CONVERSATION = "DELETE FROM conversations WHERE n = ?"
+GROW_CONVERSATION = """
+UPDATE conversations SET version = version + 1, next_position = next_position + ?, item_count = item_count + ?,
+  item_bytes = item_bytes + ?, locked_by = NULL, locked_until = NULL WHERE n = ?"""
+"""It is free then: a lock that still stands here is its owner's, or has ended."""
+LOCK = """
+UPDATE conversations SET locked_by = ?, locked_until = ?
+WHERE project = ? AND id = ? AND version = ? AND (locked_by IS NULL OR locked_until <= ?)"""
+RENEW_LOCK = "UPDATE conversations SET locked_until = ? WHERE project = ? AND id = ? AND locked_by = ?"
+RELEASE_LOCK = """
+UPDATE conversations SET locked_by = NULL, locked_until = NULL WHERE project = ? AND id = ? AND locked_by = ?"""
+
+ADD_CONVERSATION_ITEM = "INSERT INTO conversation_items (place, project, id, data) VALUES (?, ?, ?, ?)"
+FIND_CONVERSATION_ITEM = """
+SELECT place, data FROM conversation_items WHERE project = ? AND id = ? AND place >= ? AND place < ?"""
+READ_CONVERSATION = "SELECT data FROM conversation_items WHERE place >= ? AND place < ? ORDER BY place"
+READ_CONVERSATION_PAGE: dict[Order, str] = {
+    "asc": "SELECT data FROM conversation_items WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
+    "desc": "SELECT data FROM conversation_items WHERE place < ? AND place >= ? ORDER BY place DESC LIMIT ?",
+}
+READ_CONVERSATIONS_ITEM = "SELECT data FROM conversation_items WHERE project = ? AND id = ? ORDER BY place DESC LIMIT 1"
+"""The newest of that id, of any conversation."""
+DROP_CONVERSATION_ITEM = "DELETE FROM conversation_items WHERE place = ?"
+DROP_CONVERSATION_ITEMS = "DELETE FROM conversation_items WHERE place >= ? AND place < ?"
+
 KEYS_VERSION = "SELECT value FROM counters WHERE name = 'api_keys'"
 READ_KEYS = "SELECT id, project, name, hint, digest, created_at FROM api_keys ORDER BY n"
 ADD_KEY = "INSERT INTO api_keys (id, project, name, hint, digest, created_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -110,6 +143,7 @@ _ENCODER = msgspec.json.Encoder()
 _BODY = msgspec.json.Decoder(Response)
 _ITEMS = msgspec.json.Decoder(tuple[Item, ...])
 _LABELS = msgspec.json.Decoder(Labels)
+_METADATA = msgspec.json.Decoder(dict[str, str])
 
 
 def encode_body(response: Response) -> str:
@@ -152,6 +186,17 @@ def decode_labels(body: str) -> dict[str, str]:
         raise _unreadable(error) from error
 
 
+def encode_metadata(metadata: dict[str, str]) -> str:
+    return _ENCODER.encode(metadata).decode()
+
+
+def decode_metadata(text: str) -> dict[str, str]:
+    try:
+        return _METADATA.decode(text)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(error) from error
+
+
 def _array(rows: Sequence[str]) -> str:
     return f"[{','.join(rows)}]"
 
@@ -163,6 +208,11 @@ def _unreadable(error: msgspec.MsgspecError) -> StorageError:
 def places(n: int) -> Place:
     """From the first place of a response to the first of the next."""
     return n * PLACES, (n + 1) * PLACES
+
+
+def conversation_places(n: int) -> Place:
+    """From the first place of a conversation to the first of the next."""
+    return n * CONVERSATION_PLACES, (n + 1) * CONVERSATION_PLACES
 
 
 # -- migrations

@@ -23,7 +23,8 @@ import apsw
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound, StorageError
-from antiphon.stores import sql
+from antiphon.stores import sql, sqlite_conversations
+from antiphon.stores.sqlite_conversations import SqliteConversations
 from antiphon.stores.sqlite_file import (
     Job,
     column_of,
@@ -79,6 +80,7 @@ class SqliteStore:
             prepare_reader(far.connection, lock_wait_ms)
             prepare_sweeper(sweeper.connection, storage, lock_wait_ms)
             self._opened: ExitStack | None = opened.pop_all()
+        self.conversations = SqliteConversations(self, limits, INLINE_BYTES_MAX)
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
@@ -91,18 +93,18 @@ class SqliteStore:
         body = sql.encode_body(response)
         rows = sql.item_rows(given, is_input=True) + sql.item_rows(response.output, is_input=False)
         saving = _Saving(project, response, body, rows, history)
-        await self._write(partial(_save, saving), _text_bytes(body, rows), NOT_SAVED)
+        await self.write(partial(_save, saving), _text_bytes(body, rows), NOT_SAVED)
 
     async def delete(self, project: str, response_id: str) -> bool:
-        return await self._write(partial(_delete, project, response_id), UNBOUNDED, "The response was not deleted.")
+        return await self.write(partial(_delete, project, response_id), UNBOUNDED, "The response was not deleted.")
 
     async def add_key(self, key: ApiKey) -> None:
-        await self._write(partial(_add_key, key), 0, "The key was not saved.")
+        await self.write(partial(_add_key, key), 0, "The key was not saved.")
 
     async def revoke_key(self, key_id: str) -> bool:
-        return await self._write(partial(_revoke_key, key_id), 0, "The key was not revoked.")
+        return await self.write(partial(_revoke_key, key_id), 0, "The key was not revoked.")
 
-    async def _write(self, job: Job[T], text_bytes: int, failure: str) -> T:
+    async def write(self, job: Job[T], text_bytes: int, failure: str) -> T:
         self._require_open()
         try:
             return await self._writer.write(job, text_bytes)
@@ -115,16 +117,16 @@ class SqliteStore:
         return await self._read_of(project, response_id, _read_response)
 
     async def has(self, project: str, response_id: str) -> bool:
-        return await self._read(partial(_has, project, response_id))
+        return await self.read(partial(_has, project, response_id))
 
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         search = Search(project=project, query=query, page_chars_max=self._page_chars_max)
         try:
-            search = await self._read(partial(step, search, LISTING_HERE))
+            search = await self.read(partial(step, search, LISTING_HERE))
         except TooLongHere:
-            search = await self._read_far(partial(step, search, LISTING_AWAY))
+            search = await self.read_far(partial(step, search, LISTING_AWAY))
         while not search.is_over:
-            search = await self._read_far(partial(step, search, LISTING_AWAY))
+            search = await self.read_far(partial(step, search, LISTING_AWAY))
         return search.page
 
     async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
@@ -137,34 +139,34 @@ class SqliteStore:
 
     async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
         job = partial(_read_items, project, list(dict.fromkeys(ids)))
-        return await (self._read(job) if len(ids) <= LOOKUPS_INLINE_MAX else self._read_far(job))
+        return await (self.read(job) if len(ids) <= LOOKUPS_INLINE_MAX else self.read_far(job))
 
     async def keys(self) -> Sequence[ApiKey]:
         """The same object until a key is added or revoked, by whichever process."""
-        version = await self._read(_keys_version)
+        version = await self.read(_keys_version)
         if version != self._keys_version:
             # Read after its version: at worst it is newer, and will be read once more.
-            self._keys = await self._read(_read_keys)
+            self._keys = await self.read(_read_keys)
             self._keys_version = version
         return self._keys
 
     async def _read_of(self, project: str, response_id: str, job: "ChainJob[T]") -> T | None:
         look = partial(_look, project, response_id, job)
         try:
-            return await self._read(partial(look, INLINE_BYTES_MAX))
+            return await self.read(partial(look, INLINE_BYTES_MAX))
         except TooLongHere:
-            return await self._read_far(partial(look, UNBOUNDED))
+            return await self.read_far(partial(look, UNBOUNDED))
 
-    async def _read(self, job: Job[T]) -> T:
+    async def read(self, job: Job[T]) -> T:
         self._require_open()
         try:
             return job(self._near)
         except apsw.BusyError:
-            return await self._read_far(job)
+            return await self.read_far(job)
         except apsw.Error as error:
             raise _unreadable(error) from error
 
-    async def _read_far(self, job: Job[T]) -> T:
+    async def read_far(self, job: Job[T]) -> T:
         self._require_open()
         try:
             return await self._far.run(job)
@@ -177,7 +179,7 @@ class SqliteStore:
         if self._database == ":memory:":
             return Check(name="store", ok=True, detail="SQLite in memory: nothing is kept when the server stops")
         try:
-            await self._write(_probe, UNBOUNDED, "It cannot be written.")
+            await self.write(_probe, UNBOUNDED, "It cannot be written.")
         except StorageError as error:
             remedy = "make room on that disk, or end the program that holds the file locked"
             return Check(name="store", ok=False, detail=f"{self._database}: {error.message}", remedy=remedy)
@@ -210,6 +212,13 @@ class _Saving(NamedTuple):
 
 
 def _save(saving: _Saving, connection: apsw.Connection) -> None:
+    if saving.response.store:
+        _save_response(saving, connection)
+    if saving.response.conversation:
+        sqlite_conversations.join(saving.project, saving.response, saving.rows, connection)
+
+
+def _save_response(saving: _Saving, connection: apsw.Connection) -> None:
     project, response, body, rows, history = saving
     parent, bytes_before = _parent(connection, project, response.previous_response_id)
     if parent is None and response.previous_response_id is not None:
@@ -233,7 +242,7 @@ def _parent(connection: apsw.Connection, project: str, response_id: str | None) 
 
 def _text_bytes(body: str, rows: Sequence[sql.ItemRow]) -> int:
     """In characters, which is near enough for choosing a thread."""
-    return len(body) + sum(len(row.data) for row in rows)
+    return len(body) + sqlite_conversations.text_bytes(rows)
 
 
 def _delete(project: str, response_id: str, connection: apsw.Connection) -> bool:
@@ -308,9 +317,11 @@ def _read_page(limit: int, order: Order, after: str | None, n: int, connection: 
 def _read_items(project: str, ids: Sequence[str], connection: apsw.Connection) -> dict[str, Item]:
     found = {}
     for item_id in ids:
-        row = row_of(connection, sql.READ_ITEM, (project, item_id))
-        if row is not None:
-            found[item_id] = row[0]
+        for query in (sql.READ_ITEM, sql.READ_CONVERSATIONS_ITEM):
+            row = row_of(connection, query, (project, item_id))
+            if row is not None:
+                found[item_id] = row[0]
+                break
     return dict(zip(found, sql.decode_items(list(found.values())), strict=True))
 
 

@@ -4,7 +4,7 @@ A decode failure becomes an InvalidRequest that names the first fault by its pat
 codes of the API's own errors (faults.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from antiphon.errors import ApiError, InvalidRequest, InvalidType, InvalidValue, UnknownParameter
 from antiphon.wire import tolerance
+from antiphon.wire.conversation import AddItems
 from antiphon.wire.events import (
     ArgumentsDelta,
     CustomInputDelta,
@@ -61,12 +62,26 @@ def decode_request(
     except ApiError as error:
         raise tolerance.as_sent(error, aliases) from None
     _check_metadata(request.metadata)
+    return request, _tolerated(raw, request, strict=strict)
+
+
+def decode_conversation(body: bytes, kind: type[T], *, strict: bool = False) -> tuple[T, tuple[str, ...]]:
+    """A request of the Conversations API, and the paths of the unknown fields it was tolerated with."""
+    raw = tolerance.conversation(_decode_object(body))
+    request = convert(raw, kind)
+    if isinstance(request, AddItems) and not request.items:
+        raise InvalidValue("Invalid 'items': it must hold at least one item.", param="items", code="empty_array")
+    _check_metadata(getattr(request, "metadata", {}))
+    return request, _tolerated(raw, request, strict=strict)
+
+
+def _tolerated(raw: JsonObject, request: object, *, strict: bool) -> tuple[str, ...]:
     unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
     if len(unknown) > UNKNOWN_MAX:
         raise InvalidRequest(f"The request has more than {UNKNOWN_MAX} unknown parameters.", param=unknown[0])
     if unknown and strict:
         raise UnknownParameter(f"Unknown parameter: '{unknown[0]}'.", param=unknown[0])
-    return request, unknown
+    return unknown
 
 
 def convert(raw: object, kind: type[T]) -> T:
@@ -125,7 +140,8 @@ def _unknown(raw: Any, known: Any, path: str) -> Iterator[str]:
                 if type(value) is dict or type(value) is list:
                     yield from _unknown(value, getattr(known, names[name]), f"{path}{name}.")
             elif name != tag:
-                _refuse_near_miss(name, names, path)
+                also = (*LATER, *tolerance.ALIASES) if isinstance(known, CreateResponse) else ()
+                _refuse_near_miss(name, (*names, *also), path)
                 yield path + name
     elif type(known) is tuple:
         for index, element in enumerate(raw):
@@ -141,8 +157,7 @@ def _field_names(kind: type[Struct]) -> tuple[dict[str, str], str | None]:
     ), kind.__struct_config__.tag_field
 
 
-def _refuse_near_miss(name: str, names: dict[str, str], path: str) -> None:
-    known = [*names, *LATER, *tolerance.ALIASES] if not path else list(names)
+def _refuse_near_miss(name: str, known: Sequence[str], path: str) -> None:
     near = get_close_matches(name, known, n=1, cutoff=NEAR_MISS) if len(name) <= NAME_CHARS_MAX else []
     if near:
         raise UnknownParameter(

@@ -32,7 +32,11 @@ _WORDS = {
     "dict": "an object",
     "null": "null",
 }
-_EXPECTED = {"input": "a string or an array of input items", "stop": "a string or an array of strings"}
+_EXPECTED = {
+    "input": "a string or an array of input items",
+    "conversation": "a string or an object",
+    "stop": "a string or an array of strings",
+}
 _SUPPORTED = {  # by the whole path, else by its last name
     "role": get_args(Role),
     "status": get_args(ItemStatus),

@@ -9,7 +9,14 @@ from msgspec import Meta, Struct
 
 from antiphon.wire.formats import Format, ReasoningEffort
 from antiphon.wire.items import InputItem
-from antiphon.wire.response import PromptUse, ReasoningContext, ReasoningSummary, ServiceTier, Verbosity
+from antiphon.wire.response import (
+    ConversationUse,
+    PromptUse,
+    ReasoningContext,
+    ReasoningSummary,
+    ServiceTier,
+    Verbosity,
+)
 from antiphon.wire.tools import JsonObject, Tool, ToolChoice
 
 Includable: TypeAlias = Literal[
@@ -61,6 +68,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     input: tuple[InputItem, ...] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
+    conversation: ConversationUse | None = None
     prompt: PromptUse | None = None
     store: bool = True
     stream: bool = False
@@ -105,7 +113,6 @@ LATER: dict[str, Later] = {
     "background": Later((False,)),
     "background_options": Later(({}, {"completion_window": "soonest"})),
     "context_management": Later(([],)),
-    "conversation": Later(),
     "generate": Later((True,)),
     "image": Later(({}, {"context_compression": "auto"}, {"context_compression": "disabled"})),
     "modalities": Later((["text"],)),

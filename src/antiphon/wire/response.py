@@ -70,6 +70,12 @@ class PromptUse(Struct, frozen=True, kw_only=True):
     variables: dict[str, str | InputText] | None = None
 
 
+class ConversationUse(Struct, frozen=True, kw_only=True):
+    """Which conversation a response is made in."""
+
+    id: str
+
+
 class PromptCacheOptions(Struct, frozen=True, kw_only=True):
     mode: Literal["implicit", "explicit"] = "implicit"
     ttl: Literal["30m", "12h"] = "30m"
@@ -82,6 +88,7 @@ class Response(Struct, frozen=True, kw_only=True):
     status: ResponseStatus
     background: bool = False
     completed_at: int | None = None
+    conversation: ConversationUse | UnsetType = UNSET
     error: ResponseError | None = None
     frequency_penalty: float = 0.0
     incomplete_details: IncompleteDetails | None = None

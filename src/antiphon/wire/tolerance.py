@@ -15,6 +15,8 @@ from antiphon.wire.request import LATER
 from antiphon.wire.tools import DECLARED_MAX, HOSTED
 
 STOP_MAX = 4
+ADDED_MAX = 20
+"""Items that one request may add to a conversation."""
 DEPTH_MAX = 100
 """Levels of what is kept as it came, such as a tool's schema: far more than any model is shown, far fewer than
 Python's limit on recursion."""
@@ -49,6 +51,21 @@ def normalised(raw: Object, items_max: int) -> Object:
         raise too_deep()
     for name in raw.keys() & NORMALISERS.keys():
         raw[name] = NORMALISERS[name](raw[name])
+    return raw
+
+
+def conversation(raw: Object) -> Object:
+    """A request of the Conversations API in its canonical form. Null metadata is none."""
+    if "metadata" in raw and raw["metadata"] is None:
+        raw = raw | {"metadata": {}}
+    raw = _without_nulls(raw)
+    items = raw.get("items")
+    if isinstance(items, list):
+        if len(items) <= ADDED_MAX:
+            items = _input(items)  # to which a message of the chat style may add its calls
+        if len(items) > ADDED_MAX:
+            raise array_too_long("items", ADDED_MAX, len(items))
+        raw = raw | {"items": items}
     return raw
 
 
@@ -262,7 +279,12 @@ def _retention(value: Any) -> Any:
     return "in_memory" if value == "in-memory" else value  # as older SDKs spelled it
 
 
+def _conversation(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else _without_nulls(value)
+
+
 NORMALISERS: dict[str, Callable[[Any], Any]] = {
+    "conversation": _conversation,
     "input": _input,
     "prompt": _prompt,
     "prompt_cache_options": _without_nulls,
