@@ -7,7 +7,7 @@
     │   │   ├── PreviousResponseNotFound · ConversationLocked · MutuallyExclusive
     │   │   ├── ModelNotFound · ContextLengthExceeded
     │   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
-    │   ├── BodyTooLarge 413 · UnsupportedMediaType 415 · TooManyRequests 429
+    │   ├── RequestTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415 · TooManyRequests 429
     │   └── ServerError 500 · StorageError 500 · ModelError 502 (upstream, worker) · Unavailable 503
     └── SettingsError                 the server cannot start so: shown on the terminal
 
@@ -152,6 +152,13 @@ class MethodNotAllowed(ApiError):
     """This path does not take that method."""
 
     status = 405
+    type = "invalid_request_error"
+
+
+class RequestTimeout(ApiError):
+    """The request body did not arrive in time."""
+
+    status = 408
     type = "invalid_request_error"
 
 

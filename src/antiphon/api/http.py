@@ -91,8 +91,10 @@ async def send_json(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_value(call: Call, value: Any) -> None:
-    await send_json(call.scope, call.send, call.dialect.encode(value))
+async def send_value(call: Call, value: Any, ignored: tuple[str, ...] = ()) -> None:
+    """`ignored`: the unknown parameters that the request was tolerated with."""
+    headers = {b"antiphon-ignored-parameters": header_value(ignored)} if ignored else None
+    await send_json(call.scope, call.send, call.dialect.encode(value), headers=headers)
 
 
 async def send_error(scope: Scope, send: Send, error: ApiError, headers: Mapping[bytes, bytes] | None = None) -> None:
@@ -199,7 +201,10 @@ class Served(Struct, frozen=True, kw_only=True):
     endpoint: Callable[[Call], Awaitable[None]]
     summary: str
     takes: Any = None
+    takes_file: str = ""
+    """The field that is a file: the body is a form with it and with what `takes` says."""
     gives: Any = None
+    """A wire type, or `bytes`."""
     streams: bool = False
     query: Sequence[str | Parameter] = ()
     """A bare name: any text."""

@@ -1,6 +1,6 @@
 """Ports: what the engine asks of the world. Each is a Protocol of few verbs; adapters live in models, tools, stores."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -8,6 +8,7 @@ from msgspec import Struct
 from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.wire.conversation import Conversation
+from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
 from antiphon.wire.response import Response, ResponseStatus
 
@@ -243,12 +244,132 @@ class Conversations(Protocol):
         ...
 
 
+class FileQuery(Struct, frozen=True, kw_only=True):
+    """Which page of which files; ordered like responses."""
+
+    purpose: FilePurpose | None = None
+    limit: int
+    order: Order
+    after: str | None = None
+
+
+class FilePage(Struct, frozen=True, kw_only=True):
+    files: tuple[FileObject, ...]
+    has_more: bool
+
+
+class StoredUpload(Struct, frozen=True, kw_only=True):
+    upload: Upload
+    expires_after_s: int | None
+    """Of the file that it becomes, after it has."""
+
+
+class Quota(Struct, frozen=True, kw_only=True):
+    """What a project may keep: files and pending uploads, their bytes, and the parts of one upload."""
+
+    files_max: int
+    bytes_max: int
+    parts_max: int
+
+
+Obstacle: TypeAlias = Literal["files", "bytes", "parts", "ended"]
+"""Why something was not taken: which bound of the quota it would exceed, or that the upload is no longer pending."""
+
+
+class FileStore(Protocol):
+    """What is known of files and uploads; their bytes are blobs, under the ids of files and parts.
+
+    No blob is ever lost sight of: it is *loose*, that is due to be deleted at some time, until a file or a part takes
+    it, and again once that is gone. Times are in Unix seconds; what has expired by `now` does not exist.
+    """
+
+    async def reserve(self, key: str, due_at: int) -> None:
+        """Notes a blob that is about to be written: it is loose from now on."""
+        ...
+
+    async def release(self, key: str) -> bool:
+        """Whether the blob is still loose: nothing has taken it, and nothing will."""
+        ...
+
+    async def add(self, project: str, file: FileObject, quota: Quota) -> Obstacle | None:
+        """Takes the loose blob of the file's id; raises StorageError when it is no longer there."""
+        ...
+
+    async def file(self, project: str, file_id: str, now: int) -> FileObject | None: ...
+
+    async def page(self, project: str, query: FileQuery, now: int) -> FilePage:
+        """An unknown `query.after` raises NotFound."""
+        ...
+
+    async def delete(self, project: str, file_id: str, now: int) -> bool:
+        """False when there is none. Its blob is loose then."""
+        ...
+
+    async def add_upload(self, project: str, stored: StoredUpload, quota: Quota) -> Obstacle | None: ...
+
+    async def upload(self, project: str, upload_id: str, now: int) -> StoredUpload | None: ...
+
+    async def add_part(self, project: str, part: UploadPart, size_bytes: int, quota: Quota) -> Obstacle | None:
+        """Takes the loose blob of the part's id, as `add` does."""
+        ...
+
+    async def parts(self, project: str, upload_id: str) -> Mapping[str, int]:
+        """The parts by id, with their sizes in bytes."""
+        ...
+
+    async def complete(self, project: str, upload_id: str, file: FileObject) -> Obstacle | None:
+        """Ends a pending upload as completed and adds the file that it became. Its parts' blobs are loose then."""
+        ...
+
+    async def cancel(self, project: str, upload_id: str, now: int) -> Obstacle | None:
+        """Ends a pending upload as cancelled. Its parts' blobs are loose then."""
+        ...
+
+    async def expire(self, now: int, limit: int) -> int:
+        """Drops files and uploads that have expired, at most so many; gives how many. Their blobs are loose then."""
+        ...
+
+    async def loose(self, now: int, limit: int) -> Sequence[str]:
+        """Blobs that are due to be deleted."""
+        ...
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """These loose blobs have been deleted."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bytes under keys that the server makes: ASCII letters, digits, "-" and "_". Raises StorageError when the medium
+    fails."""
+
+    async def write(self, key: str, chunks: AsyncIterable[bytes]) -> int:
+        """Keeps what comes under the key, and gives its size in bytes. It is there whole or not at all: whatever ends
+        this early, an error of `chunks` or a cancellation, leaves nothing."""
+        ...
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The bytes from `start` up to `stop`, in pieces. Raises NotFound, before any, when there is no such blob. One
+        that is deleted meanwhile may be read to its end."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Nothing happens when there is none."""
+        ...
+
+    async def check(self) -> Check: ...
+
+    async def close(self) -> None: ...
+
+
 class Store(Protocol):
     """Remembers responses, their items, conversations and keys. Every method takes the project: another's
     rows do not exist.
 
     Raises StorageError when the medium fails; nothing of a failed save is kept.
     """
+
+    @property
+    def files(self) -> FileStore: ...
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         """Writes a finished response with its new items: `given` (its own input) and `response.output`, in one

@@ -9,6 +9,7 @@ from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound, StorageError
 from antiphon.stores.memory_conversations import MemoryConversations
+from antiphon.stores.memory_files import MemoryFiles
 from antiphon.wire import codec
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -34,6 +35,7 @@ class MemoryStore:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._keys: dict[str, ApiKey] = {}
         self._key_list: tuple[ApiKey, ...] = ()
+        self.files = MemoryFiles()
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         if (project, response.id) in self._kept:

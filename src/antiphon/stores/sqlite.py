@@ -39,6 +39,7 @@ from antiphon.stores.sqlite_file import (
     rows_of,
     transaction,
 )
+from antiphon.stores.sqlite_files import SqliteFiles
 from antiphon.stores.sqlite_listing import Bounds, Search, TooLongHere, step
 from antiphon.stores.sqlite_writer import Journal, Lane, Writer
 from antiphon.wire.items import Item
@@ -84,6 +85,7 @@ class SqliteStore:
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
+        self.files = SqliteFiles(self._write, self._read, self._read_far)
 
     # -- writing
 

@@ -65,6 +65,17 @@ def decode_request(
     return request, _tolerated(raw, request, strict=strict)
 
 
+def decode(body: bytes, kind: type[T], *, strict: bool = False) -> tuple[T, tuple[str, ...]]:
+    """The body of a smaller request, and the paths of its unknown fields, by the same rules."""
+    return taken(_decode_object(body), kind, strict=strict)
+
+
+def taken(raw: dict[str, Any], kind: type[T], *, strict: bool = False) -> tuple[T, tuple[str, ...]]:
+    """As `decode`, of what is decoded already."""
+    value = convert(raw, kind)
+    return value, _tolerated(raw, value, strict=strict)
+
+
 def decode_conversation(body: bytes, kind: type[T], *, strict: bool = False) -> tuple[T, tuple[str, ...]]:
     """A request of the Conversations API, and the paths of the unknown fields it was tolerated with."""
     raw = tolerance.conversation(_decode_object(body))

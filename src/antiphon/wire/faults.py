@@ -11,6 +11,7 @@ from antiphon.errors import (
     MissingParameter,
     UnsupportedParameter,
 )
+from antiphon.wire.files import PURPOSES
 from antiphon.wire.formats import ReasoningEffort
 from antiphon.wire.items import ImageDetail, ItemStatus, MessagePhase, Role
 from antiphon.wire.request import LATER_TYPES, Includable
@@ -55,6 +56,8 @@ _SUPPORTED = {  # by the whole path, else by its last name
     "detail": get_args(ImageDetail),
     "prompt_cache_options.mode": ("implicit", "explicit"),
     "prompt_cache_retention": ("in_memory", "24h"),
+    "purpose": PURPOSES,
+    "anchor": ("created_at",),
     "ttl": ("30m", "12h"),
 }
 _WAIT = frozenset({"reasoning.mode", "prompt_cache_options.prewarm"})

@@ -1,0 +1,282 @@
+"""Files and uploads in SQLite: a part of SqliteStore, whose connections it uses. Knows no thread and no blob."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import apsw
+
+from antiphon.core.ports import FilePage, FileQuery, Obstacle, Order, Quota, StoredUpload
+from antiphon.errors import NotFound, StorageError
+from antiphon.stores.sqlite_file import Job, Row, column_of, row_of, rows_of, transaction
+from antiphon.wire.files import FileObject, Upload, UploadPart
+
+PAGE_HERE_MAX: Final = 100
+"""A page this long is read on the event loop in a fraction of a millisecond."""
+FAILURE: Final = "The file could not be saved."
+
+T = TypeVar("T")
+
+_FILE = "id, bytes, created_at, expires_at, filename, purpose"
+_LIVES = "(expires_at IS NULL OR expires_at > ?)"
+ADD_FILE = f"INSERT INTO files (project, {_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+READ_FILE = f"SELECT {_FILE} FROM files WHERE project = ? AND id = ? AND {_LIVES}"  # noqa: S608 - constants only
+FIND_CURSOR = f"SELECT created_at, n FROM files WHERE project = ? AND id = ? AND {_LIVES}"  # noqa: S608
+DROP_FILE = f"DELETE FROM files WHERE project = ? AND id = ? AND {_LIVES} RETURNING bytes"  # noqa: S608
+DROP_EXPIRED_FILES = """
+DELETE FROM files WHERE n IN (SELECT n FROM files WHERE expires_at <= ? LIMIT ?) RETURNING project, id, bytes"""
+_SORTED: dict[Order, str] = {
+    "asc": "(created_at, n) > (?, ?) ORDER BY created_at, n",
+    "desc": "(created_at, n) < (?, ?) ORDER BY created_at DESC, n DESC",
+}
+_FIRST: dict[Order, Row] = {"asc": (-1, -1), "desc": (2**63 - 1, 2**63 - 1)}
+
+_UPLOAD = "id, status, bytes, created_at, expires_at, filename, purpose, expires_after_s"
+ADD_UPLOAD = f"INSERT INTO uploads (project, {_UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+READ_UPLOAD = f"SELECT {_UPLOAD} FROM uploads WHERE project = ? AND id = ? AND expires_at > ?"  # noqa: S608
+FIND_PENDING = "SELECT n FROM uploads WHERE project = ? AND id = ? AND expires_at > ? AND status = 'pending'"
+FIND_EXPIRED_UPLOADS = "SELECT n, project, status FROM uploads WHERE expires_at <= ? LIMIT ?"
+END_UPLOAD = "UPDATE uploads SET status = ? WHERE n = ?"
+DROP_UPLOAD = "DELETE FROM uploads WHERE n = ?"
+ADD_PART = "INSERT INTO upload_parts (upload, id, bytes) VALUES (?, ?, ?)"
+COUNT_PARTS = "SELECT count(*) FROM upload_parts WHERE upload = ?"
+READ_PARTS = """
+SELECT p.id, p.bytes FROM uploads u JOIN upload_parts p ON p.upload = u.n WHERE u.project = ? AND u.id = ?"""
+DROP_PARTS = "DELETE FROM upload_parts WHERE upload = ? RETURNING id, bytes"
+
+READ_USAGE = "SELECT files, bytes FROM file_usage WHERE project = ?"
+USE = """
+INSERT INTO file_usage (project, files, bytes) VALUES (?1, max(?2, 0), max(?3, 0))
+ON CONFLICT DO UPDATE SET files = files + ?2, bytes = bytes + ?3"""
+
+LOOSEN = "INSERT INTO loose_blobs (key, due_at) VALUES (?, ?)"
+TAKE = "DELETE FROM loose_blobs WHERE key = ?"
+IS_LOOSE = "SELECT 1 FROM loose_blobs WHERE key = ?"
+READ_LOOSE = "SELECT key FROM loose_blobs WHERE due_at <= ? ORDER BY due_at LIMIT ?"
+
+
+class Write(Protocol):
+    async def __call__(self, job: Job[T], text_bytes: int, failure: str) -> T: ...
+
+
+class Read(Protocol):
+    async def __call__(self, job: Job[T]) -> T: ...
+
+
+class SqliteFiles:
+    """Implements the port FileStore. `read_far` is for what is long."""
+
+    def __init__(self, write: Write, read: Read, read_far: Read) -> None:
+        self._write = write
+        self._read = read
+        self._read_far = read_far
+
+    async def reserve(self, key: str, due_at: int) -> None:
+        await self._write(partial(_execute, LOOSEN, (key, due_at)), 0, FAILURE)
+
+    async def release(self, key: str) -> bool:
+        """Through the writer, so that it comes after a save that was given up."""
+        found = await self._write(lambda connection: row_of(connection, IS_LOOSE, (key,)), 0, FAILURE)
+        return found is not None
+
+    async def add(self, project: str, file: FileObject, quota: Quota) -> Obstacle | None:
+        return await self._write(partial(_add, project, file, quota), 0, FAILURE)
+
+    async def file(self, project: str, file_id: str, now: int) -> FileObject | None:
+        found = await self._read(lambda connection: row_of(connection, READ_FILE, (project, file_id, now)))
+        return found and _file(found)
+
+    async def page(self, project: str, query: FileQuery, now: int) -> FilePage:
+        read = self._read if query.limit <= PAGE_HERE_MAX else self._read_far
+        return await read(partial(transaction, "BEGIN", partial(_read_page, project, query, now)))
+
+    async def delete(self, project: str, file_id: str, now: int) -> bool:
+        return await self._write(partial(_delete, project, file_id, now), 0, "The file was not deleted.")
+
+    async def add_upload(self, project: str, stored: StoredUpload, quota: Quota) -> Obstacle | None:
+        return await self._write(partial(_add_upload, project, stored, quota), 0, "The upload was not created.")
+
+    async def upload(self, project: str, upload_id: str, now: int) -> StoredUpload | None:
+        found = await self._read(lambda connection: row_of(connection, READ_UPLOAD, (project, upload_id, now)))
+        return found and _upload(found)
+
+    async def add_part(self, project: str, part: UploadPart, size_bytes: int, quota: Quota) -> Obstacle | None:
+        return await self._write(partial(_add_part, project, part, size_bytes, quota), 0, "The part was not saved.")
+
+    async def parts(self, project: str, upload_id: str) -> Mapping[str, int]:
+        return dict(await self._read_far(lambda connection: rows_of(connection, READ_PARTS, (project, upload_id))))
+
+    async def complete(self, project: str, upload_id: str, file: FileObject) -> Obstacle | None:
+        return await self._write(partial(_complete, project, upload_id, file), UNHURRIED, "The file was not saved.")
+
+    async def cancel(self, project: str, upload_id: str, now: int) -> Obstacle | None:
+        return await self._write(partial(_cancel, project, upload_id, now), UNHURRIED, "The upload was not cancelled.")
+
+    async def expire(self, now: int, limit: int) -> int:
+        return await self._write(partial(_expire, now, limit), UNHURRIED, "What has expired was not deleted.")
+
+    async def loose(self, now: int, limit: int) -> Sequence[str]:
+        return await self._read_far(lambda connection: column_of(connection, READ_LOOSE, (now, limit)))
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        if keys:
+            await self._write(partial(_forget, keys), UNHURRIED, "What was deleted is still noted.")
+
+
+UNHURRIED: Final = 2**31
+"""Said of a write whose length is not known: it goes to the writer's thread."""
+
+# -- jobs. One that refuses has written nothing: a group's transaction goes on without it
+
+
+def _execute(query: str, values: Row, connection: apsw.Connection) -> None:
+    connection.execute(query, values)
+
+
+def _take(connection: apsw.Connection, key: str) -> None:
+    connection.execute(TAKE, (key,))
+    if not connection.changes():
+        raise StorageError(f"{FAILURE} (it took too long)")
+
+
+def _full(connection: apsw.Connection, project: str, quota: Quota, *, files: int, size_bytes: int) -> Obstacle | None:
+    used_files, used_bytes = row_of(connection, READ_USAGE, (project,)) or (0, 0)
+    if used_files + files > quota.files_max:
+        return "files"
+    return "bytes" if used_bytes + size_bytes > quota.bytes_max else None
+
+
+def _add(project: str, file: FileObject, quota: Quota, connection: apsw.Connection) -> Obstacle | None:
+    if full := _full(connection, project, quota, files=1, size_bytes=file.bytes):
+        return full
+    _take(connection, file.id)
+    connection.execute(ADD_FILE, (project, *_columns(file)))
+    connection.execute(USE, (project, 1, file.bytes))
+    return None
+
+
+def _delete(project: str, file_id: str, now: int, connection: apsw.Connection) -> bool:
+    found = row_of(connection, DROP_FILE, (project, file_id, now))
+    if found is None:
+        return False
+    connection.execute(USE, (project, -1, -found[0]))
+    connection.execute(LOOSEN, (file_id, now))
+    return True
+
+
+def _add_upload(project: str, stored: StoredUpload, quota: Quota, connection: apsw.Connection) -> Obstacle | None:
+    upload = stored.upload
+    if full := _full(connection, project, quota, files=1, size_bytes=upload.bytes):
+        return full
+    times = (upload.created_at, upload.expires_at)
+    about = (upload.filename, upload.purpose, stored.expires_after_s)
+    connection.execute(ADD_UPLOAD, (project, upload.id, upload.status, upload.bytes, *times, *about))
+    connection.execute(USE, (project, 1, 0))
+    return None
+
+
+def _pending(connection: apsw.Connection, project: str, upload_id: str, now: int) -> int | None:
+    found = row_of(connection, FIND_PENDING, (project, upload_id, now))
+    return found and int(found[0])
+
+
+def _add_part(
+    project: str, part: UploadPart, size_bytes: int, quota: Quota, connection: apsw.Connection
+) -> Obstacle | None:
+    n = _pending(connection, project, part.upload_id, part.created_at)
+    if n is None:
+        return "ended"
+    if column_of(connection, COUNT_PARTS, (n,))[0] >= quota.parts_max:
+        return "parts"
+    if full := _full(connection, project, quota, files=0, size_bytes=size_bytes):
+        return full
+    _take(connection, part.id)
+    connection.execute(ADD_PART, (n, part.id, size_bytes))
+    connection.execute(USE, (project, 0, size_bytes))
+    return None
+
+
+def _complete(project: str, upload_id: str, file: FileObject, connection: apsw.Connection) -> Obstacle | None:
+    n = _pending(connection, project, upload_id, file.created_at)
+    if n is None:
+        return "ended"
+    _take(connection, file.id)
+    connection.execute(END_UPLOAD, ("completed", n))
+    _loosen_parts(connection, project, n, file.created_at)
+    connection.execute(ADD_FILE, (project, *_columns(file)))
+    connection.execute(USE, (project, 0, file.bytes))  # it counted as a file already
+    return None
+
+
+def _cancel(project: str, upload_id: str, now: int, connection: apsw.Connection) -> Obstacle | None:
+    n = _pending(connection, project, upload_id, now)
+    if n is None:
+        return "ended"
+    connection.execute(END_UPLOAD, ("cancelled", n))
+    _loosen_parts(connection, project, n, now)
+    connection.execute(USE, (project, -1, 0))
+    return None
+
+
+def _loosen_parts(connection: apsw.Connection, project: str, n: int, now: int) -> None:
+    parts = rows_of(connection, DROP_PARTS, (n,))
+    connection.executemany(LOOSEN, [(part_id, now) for part_id, _ in parts])
+    connection.execute(USE, (project, 0, -sum(size for _, size in parts)))
+
+
+def _expire(now: int, limit: int, connection: apsw.Connection) -> int:
+    files = rows_of(connection, DROP_EXPIRED_FILES, (now, limit))
+    for project, file_id, size in files:
+        connection.execute(USE, (project, -1, -size))
+        connection.execute(LOOSEN, (file_id, now))
+    uploads = rows_of(connection, FIND_EXPIRED_UPLOADS, (now, limit - len(files)))
+    for n, project, status in uploads:
+        _loosen_parts(connection, project, n, now)
+        connection.execute(USE, (project, -1 if status == "pending" else 0, 0))
+        connection.execute(DROP_UPLOAD, (n,))
+    return len(files) + len(uploads)
+
+
+def _forget(keys: Sequence[str], connection: apsw.Connection) -> None:
+    connection.executemany(TAKE, [(key,) for key in keys])
+
+
+def _read_page(project: str, query: FileQuery, now: int, connection: apsw.Connection) -> FilePage:
+    place: Row | None = _FIRST[query.order]
+    if query.after is not None:
+        place = row_of(connection, FIND_CURSOR, (project, query.after, now))
+        if place is None:
+            raise NotFound(f"File with id '{query.after[:128]}' not found.", param="after")
+    purposes = () if query.purpose is None else (query.purpose,)
+    where = "project = ? AND purpose = ?" if purposes else "project = ?"
+    listing = f"SELECT {_FILE} FROM files WHERE {where} AND {_LIVES} AND {_SORTED[query.order]} LIMIT ?"  # noqa: S608
+    found = rows_of(connection, listing, (project, *purposes, now, *place, query.limit + 1))
+    return FilePage(files=tuple(map(_file, found[: query.limit])), has_more=len(found) > query.limit)
+
+
+# -- rows
+
+
+def _columns(file: FileObject) -> Row:
+    return (file.id, file.bytes, file.created_at, file.expires_at, file.filename, file.purpose)
+
+
+def _file(row: Row) -> FileObject:
+    file_id, size, created_at, expires_at, filename, purpose = row
+    return FileObject(
+        id=file_id, bytes=size, created_at=created_at, expires_at=expires_at, filename=filename, purpose=purpose
+    )
+
+
+def _upload(row: Row) -> StoredUpload:
+    upload_id, status, size, created_at, expires_at, filename, purpose, expires_after_s = row
+    upload = Upload(
+        id=upload_id,
+        status=status,
+        bytes=size,
+        created_at=created_at,
+        expires_at=expires_at,
+        filename=filename,
+        purpose=purpose,
+    )
+    return StoredUpload(upload=upload, expires_after_s=expires_after_s)
