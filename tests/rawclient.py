@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from antiphon import app, tools
 from antiphon.api import routes
 from antiphon.api.auth import Gate
+from antiphon.blobs.memory import MemoryBlobs
 from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Storage, Tools
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.fold import fold
@@ -22,6 +23,7 @@ from antiphon.core.ports import Check, Model, ModelCard, Store
 from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
+from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import ApiError
@@ -328,6 +330,7 @@ async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIter
     hosted = {kind: tools.build(kind) for kind in tools.TOOLS}
     engine = Engine(World(store, hosted, settings.limits, app._new_id, app._now), Catalog(models), Inputs())
     gate = Gate(store, app.secret(settings), settings.auth, settings.cors, hosts_open=False)
-    asgi = routes.build(engine, gate, settings.limits, settings.cors, strict=False)
+    files = Files(store.files, MemoryBlobs(settings.storage), settings.limits, app._new_id, app._now)
+    asgi = routes.build(engine, files, gate, settings.limits, settings.cors, strict=False)
     async with listening(asgi, settings) as address:
         yield address

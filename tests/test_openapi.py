@@ -69,6 +69,8 @@ TAKING_SOMETHING = (
     *("POST /v1/conversations", "POST /v1/conversations/{conversation_id}"),
     *("POST /v1/conversations/{conversation_id}/items", "GET /v1/conversations/{conversation_id}/items"),
     "GET /v1/conversations/{conversation_id}/items/{item_id}",
+    *("POST /v1/files", "GET /v1/files", "POST /v1/uploads"),
+    *("POST /v1/uploads/{upload_id}/parts", "POST /v1/uploads/{upload_id}/complete"),
 )
 """Operations with a body or a query, of which there are wrong ones."""
 TAKING_NOTHING = (
@@ -81,6 +83,8 @@ TAKING_NOTHING = (
     ),
     *("GET /v1/conversations/{conversation_id}", "DELETE /v1/conversations/{conversation_id}"),
     "DELETE /v1/conversations/{conversation_id}/items/{item_id}",
+    *("GET /v1/files/{file_id}", "DELETE /v1/files/{file_id}", "GET /v1/files/{file_id}/content"),
+    "POST /v1/uploads/{upload_id}/cancel",
     "GET /health",
 )
 

@@ -10,14 +10,14 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from antiphon import models, observe, stores, tools
+from antiphon import blobs, models, observe, stores, tools
 from antiphon.api import routes
 from antiphon.api.auth import LOOPBACK, Gate
 from antiphon.config import ModelSettings, Settings
@@ -25,6 +25,7 @@ from antiphon.core.ports import Check, Store, Tool
 from antiphon.crypto import Secret
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
+from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import InvalidRequest, SettingsError
@@ -139,6 +140,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         key = secret(settings)
         fetcher = Fetcher(settings.fetch, settings.limits.fetches_max)
         stack.push_async_callback(fetcher.close)
+        files = await stack.enter_async_context(_open_files(settings, store))
         sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
         for source in sources:
             stack.push_async_callback(source.close)
@@ -155,7 +157,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
             needs_keys=_is_open_address(settings),
             hosts_open=settings.server.open_without_keys,
         )
-        yield routes.build(engine, gate, settings.limits, settings.cors, strict=settings.server.strict)
+        yield routes.build(engine, files, gate, settings.limits, settings.cors, strict=settings.server.strict)
 
 
 @asynccontextmanager
@@ -166,6 +168,23 @@ async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
         yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _open_files(settings: Settings, store: Store) -> AsyncGenerator[Files, None]:
+    """The files beside this store, swept now and from time to time."""
+    kept = blobs.build(settings.storage)
+    try:
+        files = Files(store.files, kept, settings.limits, _new_id, _now)
+        sweeping = asyncio.create_task(files.sweep_for_ever())
+        try:
+            yield files
+        finally:
+            sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeping
+    finally:
+        await kept.close()
 
 
 def secret(settings: Settings) -> Secret:
@@ -180,6 +199,11 @@ async def doctor(settings: Settings) -> list[Check]:
     checks = []
     async with open_store(settings) as store:
         checks.append(await store.check())
+    kept = blobs.build(settings.storage)
+    try:
+        checks.append(await kept.check())
+    finally:
+        await kept.close()
     for one in _model_settings(settings):
         source = models.build(one, settings.limits)
         try:

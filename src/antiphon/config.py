@@ -46,8 +46,8 @@ class Storage(Section, frozen=True, kw_only=True):
     synchronous: Literal["normal", "full"] = "normal"
     """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit."""
     files: str = ""
-    """Directory for the bytes of uploaded files; empty: beside the database, "antiphon.db.files" for "antiphon.db". With
-    a database in memory they are kept in memory too."""
+    """Directory for the bytes of files that clients upload; empty: beside the database, "antiphon.db.files" for
+    "antiphon.db", or in memory if the database is."""
 
 
 class StaticKey(Section, frozen=True, kw_only=True):

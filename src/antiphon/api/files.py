@@ -22,6 +22,7 @@ from antiphon.wire.files import (
     PURPOSES,
     CompleteUpload,
     CreateFile,
+    CreatePart,
     CreateUpload,
     DeletedFile,
     FileList,
@@ -35,9 +36,7 @@ ORDERS: Final = frozenset(get_args(Order))
 EXPIRY: Final = "expires_after"
 
 PARAMETERS: Final = (
-    Parameter(
-        name="purpose", schema={"type": "string", "enum": PURPOSES}, description="Only files of this purpose."
-    ),
+    Parameter(name="purpose", schema={"type": "string", "enum": PURPOSES}, description="Only files of this purpose."),
     Parameter(
         name="limit",
         schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX},
@@ -106,8 +105,16 @@ class _Files(Struct, frozen=True):
     async def add_part(self, call: Call) -> None:
         form = self._form(call, "data", self.limits.upload_part_bytes_max, "upload_part_bytes_max")
         await form.begin()
-        part = await self.files.add_part(call.project, call.path("upload_id"), form.content())
-        await send_value(call, part, tuple(form.fields))
+        ignored: tuple[str, ...] = ()
+
+        async def content() -> AsyncGenerator[bytes, None]:
+            nonlocal ignored
+            async for piece in form.content():
+                yield piece
+            _, ignored = codec.taken({**form.fields}, CreatePart, strict=self.strict)
+
+        part = await self.files.add_part(call.project, call.path("upload_id"), content())
+        await send_value(call, part, ignored)
 
     async def complete_upload(self, call: Call) -> None:
         asked, ignored = await self._decoded(call, CompleteUpload)
@@ -219,6 +226,7 @@ def routes(files: Files, limits: Limits, *, strict: bool) -> list[Served]:
             path=upload + "/parts",
             endpoint=it.add_part,
             summary="Send a part of such a file",
+            takes=CreatePart,
             takes_file="data",
             gives=UploadPart,
         ),

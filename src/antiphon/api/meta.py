@@ -85,14 +85,17 @@ def description(served: Sequence[Served]) -> Served:
 
 # -- the document
 
+BINARY = {"type": "string", "format": "binary"}
+
 
 def openapi(served: Sequence[Served]) -> dict[str, Any]:
     """OpenAPI 3.1 of the operations, with every wire type under components."""
-    kinds = [kind for one in served for kind in (one.takes, one.gives) if kind is not None]
+    kinds = [kind for one in served for kind in (one.takes, one.gives) if kind not in (None, bytes)]
     kinds += [TaggedEvent, HostedStatus, ErrorBody]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     named = {str(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     _describe_input(components)
+    named |= {one.path: _form(one, components) for one in served if one.takes_file}
     paths: dict[str, dict[str, Any]] = {}
     for one in served:
         paths.setdefault(one.path.replace(":path", ""), {})[one.method.lower()] = _operation(one, named)
@@ -106,6 +109,8 @@ def openapi(served: Sequence[Served]) -> dict[str, Any]:
 
 def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": named[str(one.gives)]} if one.gives else {}}
+    if one.gives is bytes:
+        content = {"application/octet-stream": {"schema": BINARY}}
     if one.streams:
         content["text/event-stream"] = {"schema": _frame([named[str(TaggedEvent)], named[str(HostedStatus)]])}
     error = {"content": {"application/json": {"schema": named[str(ErrorBody)]}}}
@@ -125,13 +130,19 @@ def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if one.takes is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": named[str(one.takes)]}},
-        }
+        form, json = ("multipart/form-data", one.path), ("application/json", str(one.takes))
+        kind, taken = form if one.takes_file else json
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": named[taken]}}}
     if one.needs_key:
         operation["security"] = [{"key": []}, {}]
     return operation
+
+
+def _form(one: Served, components: dict[str, Any]) -> dict[str, Any]:
+    """A form's fields beside its file are those of a wire type."""
+    fields = components[one.takes.__name__]
+    properties = {one.takes_file: BINARY, **fields["properties"]}
+    return {"type": "object", "properties": properties, "required": [one.takes_file, *fields.get("required", ())]}
 
 
 def _frame(events: list[Any]) -> dict[str, Any]:
@@ -154,11 +165,13 @@ def _refusals(one: Served) -> dict[str, str]:
     if one.takes is not None:
         words |= {
             "413": "The body is too large",
-            "415": "The body is no JSON",
+            "415": "The body is no form" if one.takes_file else "The body is no JSON",
             "429": "Too many requests at once",
-            "502": "The model failed to answer",
-            "503": "The server is starting up or shutting down",
         }
+    if one.takes_file:
+        words["408"] = "The body did not arrive in time"
+    if one.streams or one.takes is dict:  # a response is made, in either dialect
+        words |= {"502": "The model failed to answer", "503": "The server is starting up or shutting down"}
     return dict(sorted(words.items()))
 
 

@@ -10,10 +10,12 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from antiphon.api import conversations, listing, meta, responses
+from antiphon.api import files as files_api
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
 from antiphon.config import Cors, Limits
 from antiphon.engine.engine import Engine
+from antiphon.engine.files import Files
 from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
 from antiphon.wire import dialect
@@ -34,10 +36,11 @@ class Api:
         await self._engine.close()
 
 
-def build(engine: Engine, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> Api:
+def build(engine: Engine, files: Files, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> Api:
     """The API as one ASGI application, without start-up and shutdown."""
     served = [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
     served += conversations.routes(engine, limits, strict=strict)
+    served += files_api.routes(files, limits, strict=strict)
     served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:

@@ -50,7 +50,9 @@ class DiskBlobs:
             for path in self._drafts.iterdir():
                 _sweep(path)
         except OSError as error:
-            raise SettingsError(f"The directory for files, {self._folder}, cannot be used: {_reason(error)}.") from error
+            raise SettingsError(
+                f"The directory for files, {self._folder}, cannot be used: {_reason(error)}."
+            ) from error
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blobs")
 
     async def write(self, key: str, chunks: AsyncIterable[bytes]) -> int:

@@ -25,6 +25,7 @@ from antiphon.wire.files import (
     CompleteUpload,
     CreateFile,
     CreateUpload,
+    FileExpiry,
     FileObject,
     FilePurpose,
     Upload,
@@ -67,8 +68,7 @@ class Files:
         """Stores what comes. `about` is asked when all of it has come, and may raise then."""
         async with self._written(self._file_id(), content) as (file_id, size):
             filename, asked = about()
-            seconds = asked.expires_after and asked.expires_after.seconds
-            file = self._file(file_id, size, filename, asked.purpose, seconds)
+            file = self._file(file_id, size, filename, asked.purpose, _seconds(asked.expires_after))
             self._raise_for(await self._store.add(project, file, self._quota), "file")
         return file
 
@@ -124,7 +124,7 @@ class Files:
             purpose=asked.purpose,
             status="pending",
         )
-        stored = StoredUpload(upload=upload, expires_after_s=asked.expires_after and asked.expires_after.seconds)
+        stored = StoredUpload(upload=upload, expires_after_s=_seconds(asked.expires_after))
         self._raise_for(await self._store.add_upload(project, stored, self._quota), "bytes")
         return upload
 
@@ -265,6 +265,10 @@ def safe_filename(name: str, param: str) -> str:
             param=param,
         )
     return bare
+
+
+def _seconds(expiry: FileExpiry | None) -> int | None:
+    return expiry.seconds if expiry else None
 
 
 def _check_parts(upload: Upload, wanted: Sequence[str], known: Mapping[str, int]) -> None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _FILE = "id, bytes, created_at, expires_at, filename, purpose"
 _LIVES = "(expires_at IS NULL OR expires_at > ?)"
-ADD_FILE = f"INSERT INTO files (project, {_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+ADD_FILE = f"INSERT INTO files (project, {_FILE}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 READ_FILE = f"SELECT {_FILE} FROM files WHERE project = ? AND id = ? AND {_LIVES}"  # noqa: S608 - constants only
 FIND_CURSOR = f"SELECT created_at, n FROM files WHERE project = ? AND id = ? AND {_LIVES}"  # noqa: S608
 DROP_FILE = f"DELETE FROM files WHERE project = ? AND id = ? AND {_LIVES} RETURNING bytes"  # noqa: S608
@@ -32,7 +32,7 @@ _SORTED: dict[Order, str] = {
 _FIRST: dict[Order, Row] = {"asc": (-1, -1), "desc": (2**63 - 1, 2**63 - 1)}
 
 _UPLOAD = "id, status, bytes, created_at, expires_at, filename, purpose, expires_after_s"
-ADD_UPLOAD = f"INSERT INTO uploads (project, {_UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_UPLOAD = f"INSERT INTO uploads (project, {_UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 READ_UPLOAD = f"SELECT {_UPLOAD} FROM uploads WHERE project = ? AND id = ? AND expires_at > ?"  # noqa: S608
 FIND_PENDING = "SELECT n FROM uploads WHERE project = ? AND id = ? AND expires_at > ? AND status = 'pending'"
 FIND_EXPIRED_UPLOADS = "SELECT n, project, status FROM uploads WHERE expires_at <= ? LIMIT ?"
@@ -44,6 +44,8 @@ READ_PARTS = """
 SELECT p.id, p.bytes FROM uploads u JOIN upload_parts p ON p.upload = u.n WHERE u.project = ? AND u.id = ?"""
 DROP_PARTS = "DELETE FROM upload_parts WHERE upload = ? RETURNING id, bytes"
 
+HAS_EXPIRED = """
+SELECT 1 FROM files WHERE expires_at <= ? UNION ALL SELECT 1 FROM uploads WHERE expires_at <= ? LIMIT 1"""
 READ_USAGE = "SELECT files, bytes FROM file_usage WHERE project = ?"
 USE = """
 INSERT INTO file_usage (project, files, bytes) VALUES (?1, max(?2, 0), max(?3, 0))
@@ -84,7 +86,7 @@ class SqliteFiles:
 
     async def file(self, project: str, file_id: str, now: int) -> FileObject | None:
         found = await self._read(lambda connection: row_of(connection, READ_FILE, (project, file_id, now)))
-        return found and _file(found)
+        return _file(found) if found else None
 
     async def page(self, project: str, query: FileQuery, now: int) -> FilePage:
         read = self._read if query.limit <= PAGE_HERE_MAX else self._read_far
@@ -98,7 +100,7 @@ class SqliteFiles:
 
     async def upload(self, project: str, upload_id: str, now: int) -> StoredUpload | None:
         found = await self._read(lambda connection: row_of(connection, READ_UPLOAD, (project, upload_id, now)))
-        return found and _upload(found)
+        return _upload(found) if found else None
 
     async def add_part(self, project: str, part: UploadPart, size_bytes: int, quota: Quota) -> Obstacle | None:
         return await self._write(partial(_add_part, project, part, size_bytes, quota), 0, "The part was not saved.")
@@ -113,10 +115,12 @@ class SqliteFiles:
         return await self._write(partial(_cancel, project, upload_id, now), UNHURRIED, "The upload was not cancelled.")
 
     async def expire(self, now: int, limit: int) -> int:
+        if await self._read(lambda connection: row_of(connection, HAS_EXPIRED, (now, now))) is None:
+            return 0  # the usual case takes no lock
         return await self._write(partial(_expire, now, limit), UNHURRIED, "What has expired was not deleted.")
 
     async def loose(self, now: int, limit: int) -> Sequence[str]:
-        return await self._read_far(lambda connection: column_of(connection, READ_LOOSE, (now, limit)))
+        return await self._read(lambda connection: column_of(connection, READ_LOOSE, (now, limit)))
 
     async def forget(self, keys: Sequence[str]) -> None:
         if keys:
@@ -177,7 +181,7 @@ def _add_upload(project: str, stored: StoredUpload, quota: Quota, connection: ap
 
 def _pending(connection: apsw.Connection, project: str, upload_id: str, now: int) -> int | None:
     found = row_of(connection, FIND_PENDING, (project, upload_id, now))
-    return found and int(found[0])
+    return int(found[0]) if found else None
 
 
 def _add_part(
@@ -242,16 +246,17 @@ def _forget(keys: Sequence[str], connection: apsw.Connection) -> None:
 
 
 def _read_page(project: str, query: FileQuery, now: int, connection: apsw.Connection) -> FilePage:
-    place: Row | None = _FIRST[query.order]
+    place = _FIRST[query.order]
     if query.after is not None:
-        place = row_of(connection, FIND_CURSOR, (project, query.after, now))
-        if place is None:
+        found = row_of(connection, FIND_CURSOR, (project, query.after, now))
+        if found is None:
             raise NotFound(f"File with id '{query.after[:128]}' not found.", param="after")
+        place = found
     purposes = () if query.purpose is None else (query.purpose,)
     where = "project = ? AND purpose = ?" if purposes else "project = ?"
     listing = f"SELECT {_FILE} FROM files WHERE {where} AND {_LIVES} AND {_SORTED[query.order]} LIMIT ?"  # noqa: S608
-    found = rows_of(connection, listing, (project, *purposes, now, *place, query.limit + 1))
-    return FilePage(files=tuple(map(_file, found[: query.limit])), has_more=len(found) > query.limit)
+    rows = rows_of(connection, listing, (project, *purposes, now, *place, query.limit + 1))
+    return FilePage(files=tuple(map(_file, rows[: query.limit])), has_more=len(rows) > query.limit)
 
 
 # -- rows

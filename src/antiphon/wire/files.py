@@ -87,6 +87,10 @@ class Upload(Struct, frozen=True, kw_only=True):
     file: FileObject | None = None
 
 
+class CreatePart(Struct, frozen=True, kw_only=True):
+    """Nothing is said of a part beside its bytes."""
+
+
 class UploadPart(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["upload.part"] = "upload.part"
