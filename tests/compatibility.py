@@ -44,8 +44,17 @@ class See(Struct, frozen=True, forbid_unknown_fields=True):
     """Header -> its value, or "*" for any."""
 
 
+class Prior(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request that must be served before another."""
+
+    path: str
+    headers: dict[str, str] = {}
+    body: str
+
+
 class Probe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A request and what must be seen. `{id}` in it is the id of the response that `first` made."""
+    """A request and what must be seen. `{id}` in it is the id of the response that `first` made, or of what `prior`
+    made."""
 
     method: str = "POST"
     path: str = "/v1/responses"
@@ -55,6 +64,7 @@ class Probe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     first: Object | None = None
     at: str = "/v1/responses"
     """Where `first` is sent; as it stands, where that is elsewhere."""
+    prior: Prior | None = None
     send: Object | None = None
     """Fields of the request's body, besides a model and an input."""
     body: str | None = None

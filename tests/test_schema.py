@@ -30,6 +30,15 @@ import openai.types as package
 import pytest
 from msgspec import UNSET, Struct, UnsetType, inspect, structs
 from openai.types import conversations, responses, shared, shared_params
+from openai.types import (
+    file_create_params,
+    responses,
+    shared,
+    shared_params,
+    upload_complete_params,
+    upload_create_params,
+    uploads,
+)
 from openai.types.responses import (
     computer_action,
     computer_action_param,
@@ -67,6 +76,7 @@ from pydantic import TypeAdapter
 from antiphon.core.ports import ModelCard
 from antiphon.errors import InvalidRequest, UnsupportedParameter
 from antiphon.wire import actions, codec, conversation, events, formats, items, request, resources, tools
+from antiphon.wire import actions, codec, events, files, formats, items, request, resources, tools
 from antiphon.wire import response as wire
 from antiphon.wire.request import LATER, LATER_TYPES
 
@@ -320,6 +330,10 @@ PACKAGE_SENT: list[Pair] = [
     (conversation.Conversation, conversations.Conversation),
     (conversation.DeletedConversation, conversations.ConversationDeletedResource),
     (resources.ErrorDetail, shared.ErrorObject),
+    (files.FileObject, package.FileObject),
+    (files.DeletedFile, package.FileDeleted),
+    (files.Upload, package.Upload),
+    (files.UploadPart, uploads.UploadPart),
     (ModelCard, package.Model),
 ]
 PACKAGE_SENT_EVENTS: list[Pair] = [
@@ -331,6 +345,9 @@ PACKAGE_TAKEN: list[Pair] = [
     (request.ReasoningOptions, shared_params.Reasoning),
     (request.TextOptions, responses.ResponseTextConfigParam),
     (formats.TextFormat, shared_params.ResponseFormatText),
+    (files.FileExpiry, file_create_params.ExpiresAfter),
+    (files.CreateUpload, upload_create_params.UploadCreateParams),
+    (files.CompleteUpload, upload_complete_params.UploadCompleteParams),
     (request.StreamOptions, response_create_params.StreamOptions),
     (
         items.Message,
@@ -543,6 +560,9 @@ OURS_ALONE = {
     resources.DeletedResponse: "the package reads nothing of this answer, and Open Responses cannot delete",
     resources.ErrorBody: "an envelope: ErrorDetail is what is in it",
     resources.ResponseList: "neither can list responses",
+    files.StoreFile: "fields of a form, whose file is no JSON",
+    files.CreatePart: "fields of a form, whose file is no JSON",
+    files.FileList: "the package reads nothing of it but the files and whether there are more",
     resources.Health: "neither knows of it",
     request.Later: "a line of a table, never sent",
 }
@@ -551,6 +571,7 @@ NOT_IN_OPEN_RESPONSES = {
     items.ContainerFileCitation: "its only citations are of URLs",
     items.FilePath: "its only citations are of URLs",
     resources.ItemList: "nothing can be listed in it",
+    **dict.fromkeys(structs_of(files) - OURS_ALONE.keys(), "it has no files"),
     **dict.fromkeys(structs_of(actions), "its only tools are functions"),
     **dict.fromkeys(
         (set(get_args(tools.Tool)) | set(get_args(tools.ToolChoice)) - {Literal["none", "auto", "required"]})
@@ -600,6 +621,7 @@ NOT_SENT = {
 
 def test_every_wire_type_is_compared_or_ours_alone() -> None:
     wired = structs_of(items, actions, tools, formats, wire, events, request, resources, conversation)
+    wired = structs_of(items, actions, tools, formats, wire, events, files, request, resources)
     by_package = {kind for kind, _ in PACKAGE_SENT + PACKAGE_SENT_EVENTS + PACKAGE_TAKEN} - {ModelCard}
     by_open_responses = {kind for kind, _ in OPEN_SENT + OPEN_TAKEN}
     assert by_package | OURS_ALONE.keys() == wired
@@ -653,6 +675,7 @@ SETTLED: dict[tuple[str, str], Any] = {  # where any string would do for us, and
     ("ComputerScreenshot", "image_url"): "data:,",
     ("ShellCall", "environment"): {"type": "local"},
     ("Exited", "exit_code"): 0,
+    ("FileObject", "purpose"): "user_data",
     ("ApplyPatchCall", "status"): "completed",
     ("ToolSearchOutput", "tools"): [{"type": "apply_patch"}],
     ("AdditionalTools", "tools"): [{"type": "apply_patch"}],

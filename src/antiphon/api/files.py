@@ -21,12 +21,12 @@ from antiphon.wire.dialect import OPENAI
 from antiphon.wire.files import (
     PURPOSES,
     CompleteUpload,
-    CreateFile,
     CreatePart,
     CreateUpload,
     DeletedFile,
     FileList,
     FileObject,
+    StoreFile,
     Upload,
     UploadPart,
 )
@@ -65,12 +65,12 @@ class _Files(Struct, frozen=True):
         await form.begin()
         safe_filename(form.filename, "file")
         if "purpose" in form.fields:  # before the file comes, if it can be said by now
-            codec.convert({"purpose": form.fields["purpose"]}, CreateFile)
+            codec.convert({"purpose": form.fields["purpose"]}, StoreFile)
         ignored: tuple[str, ...] = ()
 
         def about() -> NewFile:
             nonlocal ignored
-            asked, ignored = codec.taken(_described(form.fields), CreateFile, strict=self.strict)
+            asked, ignored = codec.taken(_described(form.fields), StoreFile, strict=self.strict)
             return NewFile(safe_filename(form.filename, "file"), asked)
 
         file = await self.files.create(call.project, form.content(), about)
@@ -196,7 +196,7 @@ def routes(files: Files, limits: Limits, *, strict: bool) -> list[Served]:
             path=all_files,
             endpoint=it.create_file,
             summary="Store a file",
-            takes=CreateFile,
+            takes=StoreFile,
             takes_file="file",
             gives=FileObject,
         ),

@@ -95,6 +95,7 @@ def openapi(served: Sequence[Served]) -> dict[str, Any]:
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     named = {str(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     _describe_input(components)
+    named[str(bytes)] = BINARY
     named |= {one.path: _form(one, components) for one in served if one.takes_file}
     paths: dict[str, dict[str, Any]] = {}
     for one in served:
@@ -108,9 +109,7 @@ def openapi(served: Sequence[Served]) -> dict[str, Any]:
 
 
 def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": named[str(one.gives)]} if one.gives else {}}
-    if one.gives is bytes:
-        content = {"application/octet-stream": {"schema": BINARY}}
+    content: dict[str, Any] = {_kind(one): {"schema": named[str(one.gives)]} if one.gives else {}}
     if one.streams:
         content["text/event-stream"] = {"schema": _frame([named[str(TaggedEvent)], named[str(HostedStatus)]])}
     error = {"content": {"application/json": {"schema": named[str(ErrorBody)]}}}
@@ -136,6 +135,10 @@ def _operation(one: Served, named: dict[str, Any]) -> dict[str, Any]:
     if one.needs_key:
         operation["security"] = [{"key": []}, {}]
     return operation
+
+
+def _kind(one: Served) -> str:
+    return "application/octet-stream" if one.gives is bytes else "application/json"
 
 
 def _form(one: Served, components: dict[str, Any]) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from antiphon.wire.files import (
     EXPIRY_S_MAX,
     FILENAME_CHARS_MAX,
     CompleteUpload,
-    CreateFile,
     CreateUpload,
     FileExpiry,
     FileObject,
     FilePurpose,
+    StoreFile,
     Upload,
     UploadPart,
 )
@@ -43,7 +43,7 @@ SWEEP_MAX: Final = 100
 
 class NewFile(NamedTuple):
     filename: str
-    asked: CreateFile
+    asked: StoreFile
 
 
 class Files:

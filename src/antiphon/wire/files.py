@@ -23,7 +23,7 @@ class FileExpiry(Struct, frozen=True, kw_only=True):
     seconds: Annotated[int, Meta(ge=EXPIRY_S_MIN, le=EXPIRY_S_MAX)]
 
 
-class CreateFile(Struct, frozen=True, kw_only=True):
+class StoreFile(Struct, frozen=True, kw_only=True):
     """What is said of a file that is sent, beside its name and its bytes."""
 
     purpose: FilePurpose
