@@ -46,7 +46,8 @@ class DiskBlobs:
         self._drafts = self._folder / "drafts"
         self._is_durable = storage.synchronous == "full"
         try:
-            self._drafts.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._drafts.mkdir(mode=0o700, exist_ok=True)
             for path in self._drafts.iterdir():
                 _sweep(path)
         except OSError as error:
