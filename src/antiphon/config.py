@@ -46,8 +46,7 @@ class Storage(Section, frozen=True, kw_only=True):
     synchronous: Literal["normal", "full"] = "normal"
     """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit."""
     files: str = ""
-    """Directory for the bytes of files that clients upload; empty: beside the database, "antiphon.db.files" for
-    "antiphon.db", or in memory if the database is."""
+    """Directory for the bytes of files; empty: beside the database ("antiphon.db.files"), or in memory as that is."""
 
 
 class StaticKey(Section, frozen=True, kw_only=True):
@@ -98,21 +97,15 @@ class Limits(Section, frozen=True, kw_only=True):
     store_queue_max: Positive = 10_000
     """Saves waiting for the writer."""
     file_bytes_max: Positive = 512 * 1024 * 1024
-    """A file sent in one request; as the reference has it."""
     upload_bytes_max: Positive = 8 * 1024 * 1024 * 1024
-    """A file sent in parts; as the reference has it."""
     upload_part_bytes_max: Positive = 64 * 1024 * 1024
-    """One of those parts; as the reference has it."""
+    """A file sent in one request, one sent in parts, and such a part: as the reference has them."""
     upload_parts_max: Positive = 10_000
-    """Parts of one upload: each is a file on the disk until the upload is completed."""
     files_per_project_max: Positive = 100_000
-    """Files and pending uploads of one project."""
     file_bytes_per_project_max: Positive = 50 * 1024 * 1024 * 1024
-    """Bytes of one project's files and of the parts of its pending uploads: so that no project fills the disk."""
     file_writes_max: Positive = 64
-    """Files and parts being received at once; beyond it 429. Until it is whole, none counts as its project's."""
     file_silence_timeout_s: Seconds = 60.0
-    """A file that is being received is given up when no byte has come for this long."""
+    """Pending uploads count, so that no project fills the disk. What is being received does not: hence the last two."""
     fetches_max: Positive = 32
     """Fetched at once, each held in memory whole; more wait for their turn."""
 
@@ -248,9 +241,7 @@ def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
     settings = msgspec.convert(_with_secrets(tree, environ), Settings)
     chosen = settings.storage.database
     database = str(Path(chosen).expanduser()) if chosen else default_database(environ)
-    files = str(Path(settings.storage.files).expanduser()) if settings.storage.files else ""
-    storage = msgspec.structs.replace(settings.storage, database=database, files=files)
-    return msgspec.structs.replace(settings, storage=storage)
+    return msgspec.structs.replace(settings, storage=msgspec.structs.replace(settings.storage, database=database))
 
 
 def settings_file(path: str | None, environ: Mapping[str, str]) -> Path | None:

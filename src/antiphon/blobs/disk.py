@@ -42,7 +42,7 @@ class DiskBlobs:
     """Implements the port Blobs. Opening makes the directory and sweeps it, and may raise SettingsError."""
 
     def __init__(self, storage: Storage) -> None:
-        self._folder = Path(storage.files or f"{storage.database}.files").absolute()
+        self._folder = Path(storage.files or f"{storage.database}.files").expanduser().absolute()
         self._drafts = self._folder / "drafts"
         self._is_durable = storage.synchronous == "full"
         try:
