@@ -618,3 +618,14 @@ async def test_doctor_looks_at_the_files(scripted: Settings, tmp_path: Path) -> 
     checks = {check.name: check for check in await app.doctor(scripted)}
     assert checks["files"].ok
     assert str(tmp_path / "test.db.files") in checks["files"].detail
+
+
+async def test_doctor_tells_of_a_place_that_cannot_be(scripted: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings = changed(scripted, storage={"files": str(tmp_path / "file")})
+
+    checks = {check.name: check for check in await app.doctor(settings)}
+
+    assert checks["store"].ok
+    assert not checks["files"].ok
+    assert "[storage] files" in checks["files"].remedy

@@ -245,6 +245,8 @@ async def test_a_wrong_expiry_is_refused_by_name(client: openai.AsyncOpenAI, exp
         ("limit=0", "limit"),
         ("limit=10001", "limit"),
         ("limit=x", "limit"),
+        ("limit=", "limit"),
+        ("order=", "order"),
         ("order=up", "order"),
         ("purpose=x", "purpose"),
     ],

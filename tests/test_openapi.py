@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -119,9 +119,15 @@ def test_what_is_not_lawful_is_answered_as_described(document: Any, label: str) 
     @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), model=MODELS)
     @trying(40 if label.startswith("POST") else 10)
     def check(case: Any, model: str) -> None:
+        assume(not is_unsendable(case))
         assert answered(case, model, checks.negative_data_rejection).status != 500
 
     check()
+
+
+def is_unsendable(case: Any) -> bool:
+    """An empty list in a form is sent as nothing at all: then there is nothing wrong with it."""
+    return "form-data" in str(case.media_type) and isinstance(case.body, dict) and [] in case.body.values()
 
 
 MODELS = st.sampled_from(["scripted", "scripted", "nobody"])

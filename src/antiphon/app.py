@@ -199,11 +199,7 @@ async def doctor(settings: Settings) -> list[Check]:
     checks = []
     async with open_store(settings) as store:
         checks.append(await store.check())
-    kept = blobs.build(settings.storage)
-    try:
-        checks.append(await kept.check())
-    finally:
-        await kept.close()
+    checks.append(await _check_files(settings))
     for one in _model_settings(settings):
         source = models.build(one, settings.limits)
         try:
@@ -211,6 +207,17 @@ async def doctor(settings: Settings) -> list[Check]:
         finally:
             await source.close()
     return checks
+
+
+async def _check_files(settings: Settings) -> Check:
+    try:
+        kept = blobs.build(settings.storage)
+    except SettingsError as error:
+        return Check(name="files", ok=False, detail=error.message, remedy="choose another place: [storage] files")
+    try:
+        return await kept.check()
+    finally:
+        await kept.close()
 
 
 def _model_settings(settings: Settings) -> tuple[ModelSettings, ...]:

@@ -45,8 +45,7 @@ class Storage(Section, frozen=True, kw_only=True):
     """Path of the SQLite file; empty: `default_database()`, which `load` fills in. ":memory:" keeps nothing."""
     synchronous: Literal["normal", "full"] = "normal"
     """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit."""
-    files: str = ""
-    """Directory for the bytes of files; empty: beside the database ("antiphon.db.files"), or in memory as that is."""
+    files: str = ""  # for their bytes; empty: beside the database ("antiphon.db.files"), or in memory with it
 
 
 class StaticKey(Section, frozen=True, kw_only=True):

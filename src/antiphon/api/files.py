@@ -15,7 +15,7 @@ from antiphon.api.multipart import Form
 from antiphon.config import Limits
 from antiphon.core.ports import FileQuery, Order
 from antiphon.engine.files import Files, NewFile, safe_filename
-from antiphon.errors import InvalidType
+from antiphon.errors import InvalidType, InvalidValue
 from antiphon.wire import codec
 from antiphon.wire.dialect import OPENAI
 from antiphon.wire.files import (
@@ -78,6 +78,8 @@ class _Files(Struct, frozen=True):
 
     async def list_files(self, call: Call) -> None:
         query = call.query()
+        for name in [one.name for one in PARAMETERS if (one.name, "") in query.pairs]:
+            raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
         purpose: Any = query.choice("purpose", None, frozenset(PURPOSES))
         order: Any = query.choice("order", "desc", ORDERS)
         limit = query.integer("limit", PAGE_MAX, 1, PAGE_MAX)
