@@ -336,6 +336,13 @@ IN_EACH_DIALECT = {
 }
 SERVED = {
     "/health": {"get"},
+    "/v1/files": {"post", "get"},
+    "/v1/files/{file_id}": {"get", "delete"},
+    "/v1/files/{file_id}/content": {"get"},
+    "/v1/uploads": {"post"},
+    "/v1/uploads/{upload_id}/parts": {"post"},
+    "/v1/uploads/{upload_id}/complete": {"post"},
+    "/v1/uploads/{upload_id}/cancel": {"post"},
     "/v1/conversations": {"post"},
     "/v1/conversations/{conversation_id}": {"get", "post", "delete"},
     "/v1/conversations/{conversation_id}/items": {"get", "post"},

@@ -71,7 +71,6 @@ async def tried(urls: Urls, probe: Probe) -> Answer:
     if probe.first is not None:
         first = request(probe.first) if probe.at == "/v1/responses" else probe.first
         made = (await ask(url, "POST", probe.at, first)).value["id"]
-        made = (await ask(url, "POST", "/v1/responses", request(probe.first))).value["id"]
     if probe.prior is not None:
         made = (await ask(url, "POST", probe.prior.path, probe.prior.body, probe.prior.headers)).value["id"]
     body: Object | str | None = probe.body

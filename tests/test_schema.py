@@ -29,8 +29,8 @@ import msgspec
 import openai.types as package
 import pytest
 from msgspec import UNSET, Struct, UnsetType, inspect, structs
-from openai.types import conversations, responses, shared, shared_params
 from openai.types import (
+    conversations,
     file_create_params,
     responses,
     shared,
@@ -75,8 +75,7 @@ from pydantic import TypeAdapter
 
 from antiphon.core.ports import ModelCard
 from antiphon.errors import InvalidRequest, UnsupportedParameter
-from antiphon.wire import actions, codec, conversation, events, formats, items, request, resources, tools
-from antiphon.wire import actions, codec, events, files, formats, items, request, resources, tools
+from antiphon.wire import actions, codec, conversation, events, files, formats, items, request, resources, tools
 from antiphon.wire import response as wire
 from antiphon.wire.request import LATER, LATER_TYPES
 
@@ -620,8 +619,8 @@ NOT_SENT = {
 
 
 def test_every_wire_type_is_compared_or_ours_alone() -> None:
-    wired = structs_of(items, actions, tools, formats, wire, events, request, resources, conversation)
-    wired = structs_of(items, actions, tools, formats, wire, events, files, request, resources)
+    modules = (items, actions, tools, formats, wire, events, files, request, resources, conversation)
+    wired = structs_of(*modules)
     by_package = {kind for kind, _ in PACKAGE_SENT + PACKAGE_SENT_EVENTS + PACKAGE_TAKEN} - {ModelCard}
     by_open_responses = {kind for kind, _ in OPEN_SENT + OPEN_TAKEN}
     assert by_package | OURS_ALONE.keys() == wired

@@ -142,8 +142,8 @@ def _kind(one: Served) -> str:
 
 
 def _form(one: Served, components: dict[str, Any]) -> dict[str, Any]:
-    """A form's fields beside its file are those of a wire type."""
-    fields = components[one.takes.__name__]
+    """A form's fields beside its file are those of a wire type, which is described nowhere else."""
+    fields = components.pop(one.takes.__name__)
     properties = {one.takes_file: BINARY, **fields["properties"]}
     return {"type": "object", "properties": properties, "required": [one.takes_file, *fields.get("required", ())]}
 

@@ -85,7 +85,7 @@ class SqliteStore:
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
-        self.files = SqliteFiles(self._write, self._read, self._read_far)
+        self.files = SqliteFiles(self.write, self.read, self.read_far)
 
     # -- writing
 
