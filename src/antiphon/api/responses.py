@@ -4,9 +4,9 @@ import asyncio
 from functools import partial
 from typing import Any, get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from antiphon.api.http import Call, Parameter, Served, header_value, read_json, send_value
+from antiphon.api.http import Call, Parameter, Query, Served, header_value, read_json, send_value
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
 from antiphon.core.ports import Order
@@ -23,6 +23,7 @@ PAGE_DEFAULT, PAGE_MAX = 20, 100
 QUICK_BYTES_MAX = 256 * 1024
 """A longer body is decoded in a thread: at some 30 ms a megabyte, all others would wait."""
 ORDERS = frozenset(get_args(Order))
+SEALED = "reasoning.encrypted_content"
 
 INCLUDE = Parameter(
     name="include",
@@ -68,10 +69,13 @@ class _Responses(Struct, frozen=True):
 
     async def retrieve(self, call: Call) -> None:
         query = call.query()
-        _check_include(query.every("include"))
+        included = _included(query)
         for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
             query.refuse(name, default)
-        await send_value(call, await self.engine.retrieve(call.project, call.path("response_id")))
+        response = await self.engine.retrieve(call.project, call.path("response_id"))
+        if SEALED in included:
+            response = structs.replace(response, output=self.engine.sealed(call.project, response.output))
+        await send_value(call, response)
 
     async def delete(self, call: Call) -> None:
         response_id = call.path("response_id")
@@ -80,7 +84,7 @@ class _Responses(Struct, frozen=True):
 
     async def input_items(self, call: Call) -> None:
         query = call.query()
-        _check_include(query.every("include"))
+        included = _included(query)
         query.refuse("before")
         order: Any = query.choice("order", "desc", ORDERS)
         page = await self.engine.input_items(
@@ -90,14 +94,17 @@ class _Responses(Struct, frozen=True):
             order=order,
             after=query.one("after"),
         )
-        await send_value(call, ItemList.of(page.items, has_more=page.has_more))
+        items = self.engine.sealed(call.project, page.items) if SEALED in included else page.items
+        await send_value(call, ItemList.of(items, has_more=page.has_more))
 
 
-def _check_include(values: list[str]) -> None:
+def _included(query: Query) -> list[str]:
+    values = query.every("include")
     for value in values:
         if value not in INCLUDABLE:
             known = ", ".join(f"'{one}'" for one in sorted(INCLUDABLE))
             raise InvalidValue(f"Invalid value: '{value[:64]}'. Supported values are: {known}.", param="include")
+    return values
 
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:

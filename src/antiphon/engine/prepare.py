@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from antiphon.core import plan as planning
 from antiphon.core import templates
 from antiphon.core.context import Context, empty, grown
@@ -29,6 +31,8 @@ class Preparation:
 
     async def plan(self, project: str, request: CreateResponse) -> Plan:
         """Raises an ApiError when the request cannot be served."""
+        if request.input:
+            request = structs.replace(request, input=self._world.thoughts(project).restored(request.input))
         request = templates.applied(request, self._prompts)
         planning.require_model(request)
         before = await self._before(project, request.previous_response_id)
@@ -39,7 +43,7 @@ class Preparation:
             request,
             before=before,
             given=given,
-            shown=await self._inputs.shown(project, given, "input"),
+            shown=await self._shown(project, given, "input"),
             runners=self._world.tools,
             bounds=self._bounds,
             new_id=self._world.new_id,
@@ -50,7 +54,8 @@ class Preparation:
     def remember(self, project: str, plan: Plan, output: Sequence[Item]) -> None:
         """Called when a stored response has ended: whoever continues it finds its context in memory."""
         before = plan.response.previous_response_id
-        context = grown(plan.context, output, output, self._world.tools)
+        shown = self._world.thoughts(project).shown(output)
+        context = grown(plan.context, output, shown, self._world.tools)
         key = (project, plan.response.id)
         self._contexts.put(key, context, instead_of=None if before is None else (project, before))
 
@@ -65,7 +70,10 @@ class Preparation:
         if items is None:
             self._contexts.drop(key)
             raise PreviousResponseNotFound(f"Previous response with id '{response_id[:128]}' not found.")
-        shown = await self._inputs.shown(project, items, "previous_response_id")
+        shown = await self._shown(project, items, "previous_response_id")
         context = grown(empty(), items, shown, self._world.tools)
         self._contexts.put(key, context)
         return context
+
+    async def _shown(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
+        return await self._inputs.shown(project, self._world.thoughts(project).shown(items), param)
