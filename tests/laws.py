@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from antiphon.core import builder as real
 from antiphon.core import toolbox
-from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import Fold
 from antiphon.core.toolbox import Declared, Gathered
 from antiphon.core.unwrap import unwrapped
@@ -23,7 +23,7 @@ from antiphon.tools.scripted import ScriptedTool
 from antiphon.wire import codec
 from antiphon.wire import tools as wire
 from antiphon.wire.events import Event
-from antiphon.wire.items import CustomToolCall, ScriptedCall, ShellCall
+from antiphon.wire.items import CustomToolCall, Reasoning, ScriptedCall, ShellCall
 from antiphon.wire.response import Response, ResponseError
 
 HOSTED = "lookup"
@@ -69,6 +69,10 @@ class Script(Struct, frozen=True):
     thought_as_summary: bool = False
 
 
+def sealed(thought: Reasoning, vendor: str | UnsetType) -> Reasoning:
+    return structs.replace(thought, encrypted_content="none" if vendor is UNSET else vendor)
+
+
 def skeleton() -> Response:
     return Response(id="resp_1", created_at=1, status="in_progress", model="m")
 
@@ -94,6 +98,7 @@ def act(script: Script, module: ModuleType = real) -> Iterator[Step]:
         callees=BOX.callees,
         checks={DIGITS: no_digits},
         thought_as_summary=script.thought_as_summary,
+        seal=sealed,
     )
     for action in _actions(builder, script):
         action()
@@ -147,6 +152,8 @@ def check(script: Script, module: ModuleType = real) -> None:
     assert fold.finished, "law 4: there is a terminal event"
     assert _said(fold.response, script.thought_as_summary) == _meant(script), "law 3: conservation"
     assert _runs_said(fold.response) == _runs_meant(script), "law 3: in order"
+    kept = [item["encrypted_content"] for item in fold.response["output"] if item["type"] == "reasoning"]
+    assert kept == list(_sealed_meant(script)), "law 3: what a vendor sealed is its thought's"
 
 
 # -- law 3: what the model said = what the items hold
@@ -180,7 +187,7 @@ def _meant(script: Script) -> dict[str, Any]:
                 calls.setdefault(delta.key, [delta.name or "", ""])[1] += delta.arguments
             elif isinstance(delta, Annotate):
                 meant["annotations"] += 1
-            elif not isinstance(delta, Phase):
+            elif not isinstance(delta, Phase | Sealed):
                 kinds = {Text: "text", Refusal: "refusal", Thought: "thought"}
                 summary = "thought" if script.thought_as_summary else "summary"
                 meant[kinds.get(type(delta), summary)] += getattr(delta, "text", "")
@@ -231,12 +238,34 @@ def _runs_meant(script: Script) -> list[tuple[str, str]]:
             elif isinstance(delta, Thought | Summary):
                 is_open = False
                 runs.append(("reasoning", delta.text))
+            elif isinstance(delta, Sealed):
+                is_open = False
+                runs.append(("reasoning", ""))
             elif isinstance(delta, Phase):
                 coming, is_open = delta.phase, False
             elif isinstance(delta, ToolCall) and delta.key not in named:
                 named.add(delta.key)
                 is_open = False
     return _merged(runs)
+
+
+def _sealed_meant(script: Script) -> Iterator[str]:
+    """Of each thought in order, how its vendor sealed it last, or "none"."""
+    for turn in [*script.turns, Turn(script.abandoned)]:
+        vendor = ""
+        named: set[str] = set()
+        for delta in turn.deltas:
+            if isinstance(delta, Sealed):
+                vendor = delta.text
+            elif isinstance(delta, Thought | Summary):
+                vendor = vendor or "none"
+            elif not isinstance(delta, Annotate) and not (isinstance(delta, ToolCall) and delta.key in named):
+                named |= {delta.key} if isinstance(delta, ToolCall) else set()
+                if vendor:
+                    yield vendor
+                vendor = ""
+        if vendor:
+            yield vendor
 
 
 def _merged(runs: list[tuple[str, str]]) -> list[tuple[str, str]]:

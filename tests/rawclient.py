@@ -27,6 +27,7 @@ from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import ApiError
+from antiphon.sealing import Seal
 from tests.conftest import listening
 
 WAIT_S = 20
@@ -328,8 +329,10 @@ def scripted_in(folder: Path) -> Settings:
 async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIterator[str]:
     """The server as `app.running` puts it together, but around these models and this store, which stays open."""
     hosted = {kind: tools.build(kind) for kind in tools.TOOLS}
-    engine = Engine(World(store, hosted, settings.limits, app._new_id, app._now), Catalog(models), Inputs())
-    gate = Gate(store, app.secret(settings), settings.auth, settings.cors, hosts_open=False)
+    key = app.secret(settings)
+    world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
+    engine = Engine(world, Catalog(models), Inputs())
+    gate = Gate(store, key, settings.auth, settings.cors, hosts_open=False)
     files = Files(store.files, MemoryBlobs(settings.storage), settings.limits, app._new_id, app._now)
     asgi = routes.build(engine, files, gate, settings.limits, settings.cors, strict=False)
     async with listening(asgi, settings) as address:

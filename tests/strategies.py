@@ -151,7 +151,9 @@ def conversations(draw: st.DrawFn) -> Items:
         if step == "message":
             said.append(_named(draw(values(items.Message)), draw))
         elif step == "reasoning":
-            said.append(_named(draw(values(items.Reasoning)), draw))
+            thought = structs.replace(draw(values(items.Reasoning)), encrypted_content=UNSET)  # nobody can make one up
+            answer = structs.replace(draw(values(items.Message)), role="assistant")
+            said += [_named(thought, draw), _named(answer, draw)]
         elif step == "update":  # of the effort alone: what the scripted model says fits no schema
             said.append(items.ConfigurationUpdate(reasoning=draw(values(items.ReasoningUpdate))))
         elif step == "tools":

@@ -549,7 +549,6 @@ async def test_what_only_python_takes_for_the_default_is_refused(url: str, name:
         (item(content=[PICTURE | {"image_url": "https://example.com/a.png"}]), "input[0].content[0].image_url"),
         (item(content=[PICTURE | {"file_id": "file_1"}]), "input[0].content[0].file_id"),
         ({"input": [CALL, OUTPUT | {"output": [PICTURE | {"image_url": "x"}]}]}, "input[1].output[0].image_url"),
-        ({"input": [THOUGHT | {"encrypted_content": "x"}, USER]}, "input[0].encrypted_content"),
         ({"prompt": {"id": "p", "variables": {"a": {"type": "input_file"}}}}, "prompt.variables"),
     ],
     ids=str,

@@ -9,8 +9,18 @@ import msgspec
 import pytest
 
 from antiphon import config
-from antiphon.config import ChatUpstream, Limits, LocalModel, ResponsesUpstream, ScriptedModel, Section, Settings
+from antiphon.config import (
+    ChatUpstream,
+    Effort,
+    Limits,
+    LocalModel,
+    ResponsesUpstream,
+    ScriptedModel,
+    Section,
+    Settings,
+)
 from antiphon.errors import SettingsError
+from antiphon.wire.formats import ReasoningEffort
 
 KEY = "sk-live-0123456789abcd12"
 
@@ -215,6 +225,10 @@ def test_a_named_file_must_be_readable_text(home: Path) -> None:
     (home / "latin.toml").write_bytes(b"a = '\xe9'")
     with pytest.raises(SettingsError, match=r"latin\.toml: this is not UTF-8: byte 5"):
         config.load("latin.toml", {})
+
+
+def test_the_settings_know_every_effort() -> None:
+    assert get_args(Effort) == get_args(ReasoningEffort)
 
 
 # Secrets.

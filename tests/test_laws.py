@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core import builder as real
-from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.wire.items import Logprob, UrlCitation
 from tests.laws import DIGITS, HOSTED, NOTE, SHELL, Script, Turn, check, play, skeleton
 
@@ -31,7 +31,7 @@ def turns(draw: st.DrawFn) -> tuple[Delta, ...]:
     named: set[str] = set()
     writing_text = False
     for _ in range(draw(st.integers(0, 12))):
-        kind = draw(st.sampled_from(["text", "refusal", "thought", "summary", "call", "annotate", "phase"]))
+        kind = draw(st.sampled_from(["text", "refusal", "thought", "summary", "sealed", "call", "annotate", "phase"]))
         if kind == "call":
             key = draw(st.sampled_from(["0", "1", "2"]))
             name = None if key in named else draw(st.sampled_from(["f", "g", NOTE, DIGITS, SHELL, HOSTED]))
@@ -41,6 +41,9 @@ def turns(draw: st.DrawFn) -> tuple[Delta, ...]:
             named.add(key)
         elif kind == "phase":
             deltas.append(Phase(draw(st.sampled_from(["commentary", "final_answer"]))))
+            writing_text = False
+        elif kind == "sealed":
+            deltas.append(Sealed(draw(st.sampled_from(["a secret", "another"]))))
             writing_text = False
         elif kind == "annotate":
             if writing_text:
@@ -214,6 +217,8 @@ MUTANTS = {
         '            self.outcome(index, structs.replace(item, status="incomplete"))\n',
         "            del self._running[index]\n",
     ),
+    "what a vendor sealed is lost": ("            draft.sealed = delta.text\n", ""),
+    "a thought is not sealed": ("            done = self._seal(done, draft.sealed)\n", "            pass\n"),
     "created is not sent": ("        self.append(ev.ResponseCreated(self._sequence, self._response))\n", ""),
     "the terminal event loses the output": (
         "            self.response,\n            status=status,",
@@ -236,6 +241,7 @@ EXAMPLES = (
     Script((Turn((ToolCall("0", '{"commands": ["ls"]}', name=SHELL), ToolCall("1", "{", name=SHELL))),)),
     Script((Turn((Phase("commentary"), Text("a"), Phase("final_answer"), Text("b"))),)),
     Script((Turn((Thought("one"), Text("two"))),), thought_as_summary=True),
+    Script((Turn((Thought("one"), Sealed("secret"), Text("two"), Sealed("mute"), ToolCall("0", "{}", name="f"))),)),
     Script((), "failed", (Text("half"), ToolCall("0", '{"a', name="f"))),
 )  # fmt: skip
 

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from antiphon.config import Limits, ResponsesUpstream
 from antiphon.core.deltas import Delta, Finish, Text, ToolCall
-from antiphon.core.prompt import Named, Offer, Prompt, PromptItem, Sampling
+from antiphon.core.prompt import Named, Offer, Prompt, PromptItem, Sampling, VendorThought
 from antiphon.errors import InvalidRequest, ModelError, ModelOverloaded
 from antiphon.models.guard import ToolChoiceIgnored
 from antiphon.models.responses import ResponsesModel
@@ -53,6 +54,7 @@ PLAIN = {
     "input": [{"type": "message", "role": "user", "content": "hi"}],
     "stream": True,
     "store": False,
+    "include": ["reasoning.encrypted_content"],
 }
 
 
@@ -92,7 +94,7 @@ def test_everything_that_was_asked_for_is_sent() -> None:
         "max_output_tokens": 7,
         "stop": ["a", "b"],
         "text": {"format": {"type": "json_object"}, "verbosity": "low"},
-        "include": ["message.output_text.logprobs"],
+        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
         "top_logprobs": 0,
         "reasoning": {"effort": "low", "summary": "auto"},
         "service_tier": "flex",
@@ -189,6 +191,22 @@ def test_thoughts_are_sent_as_one_part_of_content(item: Reasoning, text: str | N
     content = [{"type": "reasoning_text", "text": text}]
     sent = [{"type": "reasoning", "id": "rs_1", "summary": [], "content": content}] if text else []
     assert asked(item, USER)["input"] == [*sent, *PLAIN["input"]]  # type: ignore[misc] # it is a list
+
+
+def test_a_thought_that_its_vendor_sealed_is_sent_so_to_its_model_alone() -> None:
+    thought = VendorThought(
+        id="rs_1", summary=(SummaryText(text="a"), SummaryText(text="b")), encrypted_content="secret", model="m"
+    )
+    summary = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
+    text = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "a\nb"}]}
+
+    sealed = {"type": "reasoning", "summary": summary, "encrypted_content": "secret"}
+    assert asked(thought)["input"] == asked(thought, spelling=Spelling(thoughts=False))["input"] == [sealed]
+    assert asked(structs.replace(thought, model="other"))["input"] == [text]
+    assert asked(thought, spelling=Spelling(opens=False))["input"] == [text]
+    assert "include" not in asked(thought, spelling=Spelling(sealed=False))
+    assert asked(thought, spelling=Spelling(sealed=False))["input"] == [text]
+    assert asked(thought, spelling=Spelling(sealed=False, thoughts=False))["input"] == []
 
 
 # -- against servers
@@ -309,6 +327,24 @@ async def test_the_key_is_in_no_message() -> None:
             await deltas_of(model)
 
 
+@pytest.mark.parametrize(
+    ("effort", "known", "told"),
+    [
+        ("xhigh", (), "xhigh"),
+        ("low", ("low", "high"), "low"),
+        ("max", ("low", "medium", "high"), "high"),
+        ("none", ("low", "medium", "high"), "low"),
+        ("medium", ("low", "high"), "low"),
+    ],
+)
+async def test_an_effort_is_told_as_the_nearest_that_the_upstream_knows(
+    effort: str, known: tuple[str, ...], told: str
+) -> None:
+    async with upstream(HELLO, efforts=known) as (server, model):
+        await deltas_of(model, effort=effort)
+    assert body_of(server)["reasoning"] == {"effort": told}
+
+
 async def test_an_overloaded_upstream_is_asked_again() -> None:
     async with upstream(answers(b"{}", status=503), HELLO, attempts_max=2) as (server, model):
         assert await deltas_of(model) == HELLO_DELTAS
@@ -391,6 +427,12 @@ REFUSALS: dict[str, tuple[Script, Object, Spelling]] = {
     ),
     "another, of thoughts": (
         refuses("Reasoning items need encrypted_content."), {}, Spelling(thoughts=False),
+    ),
+    "OpenAI, of a model that does not think": (
+        refuses("Encrypted content is not supported with this model.", "include"), {}, Spelling(sealed=False),
+    ),
+    "another, of what may be included": (
+        refuses("Unsupported parameter: 'include'.", "include"), {}, Spelling(sealed=False),
     ),
     "instructions": (
         refuses("Unknown parameter: 'instructions'.", "instructions"),

@@ -637,7 +637,7 @@ async def test_input_items_can_be_listed_oldest_first_from_after_one_of_them(cli
 async def test_include_is_taken_on_listing_and_retrieving(client: openai.AsyncOpenAI) -> None:
     response = await client.responses.create(model=MODEL, input="think hm | say hi")
 
-    again = await client.responses.retrieve(response.id, include=["reasoning.encrypted_content"])
+    again = await client.responses.retrieve(response.id, include=["message.output_text.logprobs"])
     page = await client.responses.input_items.list(
         response.id, include=["message.input_image.image_url", "reasoning.encrypted_content"]
     )

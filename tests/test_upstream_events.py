@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.builder import Builder
-from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import fold
 from antiphon.errors import (
     ApiError,
@@ -392,6 +392,42 @@ def test_summaries_keep_their_parts() -> None:
 def test_reasoning_that_is_called_otherwise_in_the_end_is_told_once() -> None:
     stream = [added(thought()), event("reasoning_text.delta", delta="why", item_id="r", output_index=0)]
     assert read([[*stream, completed(thought(None, "why"))]]) == [Thought("why"), STOP]
+
+
+SECRET = {"encrypted_content": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("stream", "deltas"),
+    [
+        (
+            [added(thought() | {"encrypted_content": "half"}), done(thought(None, "why") | SECRET), ADDED, text("Hi"),
+             completed(thought(None, "why") | SECRET, message("Hi"))],
+            [Summary("why"), Sealed("secret"), Text("Hi", "1"), STOP],
+        ),
+        ([added(thought()), done(thought() | SECRET), completed()], [Sealed("secret"), STOP]),
+        ([completed(thought() | SECRET, message("Hi"))], [Sealed("secret"), Text("Hi", "1"), STOP]),
+        ([added(thought() | SECRET), completed()], [STOP]),
+        ([added(thought()), done(thought() | {"encrypted_content": ""}), completed()], [STOP]),
+    ],
+    ids=["shown", "mute", "whole", "only begun", "empty"],
+)  # fmt: skip
+def test_what_the_upstream_sealed_follows_its_thought(stream: list[bytes], deltas: list[Delta]) -> None:
+    assert read([stream]) == deltas
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [added(thought()), event("reasoning_text.delta", delta="why", item_id="r", output_index=0), ADDED, text("Hi"),
+         completed(thought("why") | SECRET, message("Hi"))],
+        [added(thought()), ADDED, text("Hi"), done(thought() | SECRET), completed(message("Hi"))],
+        [ADDED, text("Hi"), added(thought()), done(thought() | SECRET), completed(message("Hi"))],
+    ],
+    ids=["after its answer", "after the answer to what was not shown", "amid another answer"],
+)  # fmt: skip
+def test_what_the_upstream_sealed_is_left_out_where_it_comes_too_late(stream: list[bytes]) -> None:
+    assert not [delta for delta in read([stream]) if isinstance(delta, Sealed)]
 
 
 def test_refusals_are_read() -> None:

@@ -31,6 +31,7 @@ from antiphon.engine.run import World
 from antiphon.errors import InvalidRequest, SettingsError
 from antiphon.net.address import Allowed
 from antiphon.net.fetch import Fetcher
+from antiphon.sealing import Seal
 from antiphon.wire import codec
 
 BACKLOG = 2048
@@ -146,7 +147,8 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
             stack.push_async_callback(source.close)
         for source in sources:
             await source.start()
-        world = World(store, _tools(settings), settings.limits, _new_id, _now)
+        seal = Seal(key.value, settings.sealing.keys)
+        world = World(store, _tools(settings), settings.limits, _new_id, _now, seal)
         engine = Engine(world, Catalog(sources), Inputs(), prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
         gate = Gate(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from antiphon import __version__, config
 from antiphon.config import HttpUpstream, LocalModel, ModelSettings, Settings
 from antiphon.errors import AntiphonError, SettingsError
+from antiphon.keys import without_password
 from antiphon.models import tiny
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def welcome(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
 
 def _described(model: ModelSettings) -> str:
     if isinstance(model, HttpUpstream):
-        shown = config.without_password(model.url)
+        shown = without_password(model.url)
         return f"{', '.join(model.models) or 'all'} of {shown}"
     if isinstance(model, LocalModel):
         return f"{model.name} ({model.path})" if model.name else model.path

@@ -13,15 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from antiphon.errors import SettingsError
+from antiphon.keys import Tree, filled, mask
 
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 HttpUrl: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 
 
@@ -59,6 +60,22 @@ class Auth(Section, frozen=True, kw_only=True):
     required: bool = False
     """Ask for a key even while none exists (then nobody gets in)."""
     keys: tuple[StaticKey, ...] = ()
+
+
+class SealingKey(Section, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
+    """Stands readably in all that is sealed with the key."""
+    key: str = ""
+    """At least 32 characters, random: `openssl rand -base64 32`."""
+    key_env: str = ""
+
+
+class Sealing(Section, frozen=True, kw_only=True):
+    """With what reasoning and compacted conversations are sealed that clients keep."""
+
+    keys: tuple[SealingKey, ...] = ()
+    """The first seals, all open: so a key is replaced, and several servers share one. Empty: the secret beside the
+    database, which opens what it sealed in any case."""
 
 
 class Cors(Section, frozen=True, kw_only=True):
@@ -133,6 +150,8 @@ class HttpUpstream(Section, frozen=True, kw_only=True):
     key_env: str = ""
     models: tuple[str, ...] = ()
     """Serve only these; empty: all that the upstream lists."""
+    efforts: tuple[Effort, ...] = ()
+    """The values of reasoning.effort that it knows: of others it is told the nearest. Empty: each as it was asked."""
     connect_timeout_s: Seconds = 10.0
     silence_timeout_s: Seconds = 600.0
     """No byte for this long ends the call. There is no limit on the whole."""
@@ -209,6 +228,7 @@ class Settings(Section, frozen=True, kw_only=True):
     server: Server = Server()
     storage: Storage = Storage()
     auth: Auth = Auth()
+    sealing: Sealing = Sealing()
     cors: Cors = Cors()
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
@@ -223,12 +243,6 @@ NOT_SETTINGS = frozenset({"ANTIPHON_CONFIG", "ANTIPHON_API_KEY"})
 """Variables with our prefix that are no setting: where the file is, and the key of `antiphon responses`."""
 
 FILE_NAME = "antiphon.toml"
-SECRET_NAMES = frozenset({"key"})
-HINT_SECRET_CHARS_MIN = 16
-"""Below this a hint of seven characters would give away too much of a secret."""
-
-Tree: TypeAlias = dict[str, object]
-"""Settings as nested plain values: what TOML and JSON give, and what `merge` adds up."""
 
 
 def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, object] = {}) -> Settings:
@@ -237,7 +251,7 @@ def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
     file = settings_file(path, environ)
     tree = merge(_from_file(file) if file else {}, _from_environment(environ))
     tree = merge(tree, _checked("the command line", _nested(flags)))
-    settings = msgspec.convert(_with_secrets(tree, environ), Settings)
+    settings = msgspec.convert(filled(tree, environ), Settings)
     chosen = settings.storage.database
     database = str(Path(chosen).expanduser()) if chosen else default_database(environ)
     return msgspec.structs.replace(settings, storage=msgspec.structs.replace(settings.storage, database=database))
@@ -259,13 +273,7 @@ def default_database(environ: Mapping[str, str], platform: str = sys.platform) -
 
 def masked(settings: Settings) -> Tree:
     """The tree as plain values that may be shown: secrets are reduced to a hint."""
-    return {name: _mask(below, name) for name, below in msgspec.to_builtins(settings).items()}
-
-
-def without_password(url: str) -> str:
-    """An address as it may be shown."""
-    account, at, _ = urlsplit(url).netloc.rpartition("@")
-    return url.replace(f"{account}@", "***@", 1) if at else url
+    return {name: mask(below, name) for name, below in msgspec.to_builtins(settings).items()}
 
 
 def as_toml(tree: Mapping[str, object], prefix: str = "") -> str:
@@ -453,48 +461,3 @@ def _sections(kind: Any) -> dict[str, type[Section]]:
     """The tables a list may hold, by their tag; one without a tag under ""."""
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return {str(member.__struct_config__.tag or ""): member for member in members if _is_section(member)}
-
-
-# Secrets.
-
-
-def _with_secrets(tree: Tree, environ: Mapping[str, str]) -> Tree:
-    """Reads every `key_env`, here and nowhere else, so that who uses a key finds it in `key`."""
-    auth, models = tree.get("auth"), tree.get("models")
-    filled = dict(tree)
-    if isinstance(models, list):
-        filled["models"] = [_with_key(m, f"models[{i}]", environ) for i, m in enumerate(models)]
-    if isinstance(auth, dict) and isinstance(auth.get("keys"), list):
-        keys = [_with_key(key, f"auth.keys[{i}]", environ) for i, key in enumerate(auth["keys"])]
-        filled["auth"] = auth | {"keys": keys}
-        for index, key in enumerate(keys):
-            if not key.get("key"):
-                raise SettingsError(f"auth.keys[{index}]: give it a key, or better key_env")
-    return filled
-
-
-def _with_key(table: Tree, path: str, environ: Mapping[str, str]) -> Tree:
-    variable = table.get("key_env")
-    if not variable:
-        return table
-    if table.get("key"):
-        raise SettingsError(f"{path}: key and key_env are both set; keep one")
-    if not environ.get(str(variable)):
-        raise SettingsError(f"{path}.key_env: the environment variable {variable} is not set")
-    return table | {"key": environ[str(variable)]}
-
-
-def _mask(value: object, name: str = "") -> object:
-    if isinstance(value, dict):
-        return {key: _mask(below, key) for key, below in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_mask(element, name) for element in value]
-    if isinstance(value, str) and name in SECRET_NAMES:
-        return _hint(value)
-    return without_password(value) if isinstance(value, str) and name == "url" else value
-
-
-def _hint(secret: str) -> str:
-    if len(secret) < HINT_SECRET_CHARS_MIN:
-        return "***" if secret else ""
-    return f"{secret[:3]}…{secret[-4:]}"

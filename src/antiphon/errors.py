@@ -5,7 +5,7 @@
     │   ├── InvalidRequest            400, names the parameter
     │   │   ├── MissingParameter · InvalidType · InvalidValue · UnsupportedParameter · UnknownParameter
     │   │   ├── PreviousResponseNotFound · ConversationLocked · MutuallyExclusive
-    │   │   ├── ModelNotFound · ContextLengthExceeded
+    │   │   ├── ModelNotFound · ContextLengthExceeded · InvalidEncryptedContent
     │   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
     │   ├── RequestTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415 · TooManyRequests 429
     │   └── ServerError 500 · StorageError 500 · ModelError 502 (upstream, worker) · Unavailable 503
@@ -118,6 +118,12 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
     param = "input"
+
+
+class InvalidEncryptedContent(InvalidRequest):
+    """The encrypted content could not be verified: it was not made by this server for this project, or it was changed. Leave out items that other servers made."""  # noqa: E501
+
+    code = "invalid_encrypted_content"
 
 
 class Unauthorized(ApiError):

@@ -1,12 +1,13 @@
 """/v1/conversations and what hangs under it. In OpenAI's dialect alone: Open Responses has no conversations."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct
 
 from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_json, send_value
-from antiphon.api.paging import INCLUDE, PAGING, asked, check_include
+from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
 from antiphon.config import Limits
 from antiphon.engine.engine import Engine
 from antiphon.observe import log
@@ -46,22 +47,27 @@ class _Conversations(Struct, frozen=True):
         await send_value(call, DeletedConversation(id=_id(call)))
 
     async def add_items(self, call: Call) -> None:
-        check_include(call.query())
+        wanted = included(call.query())
         request, headers = await self._request(call, AddItems)
-        added = await self.engine.conversations.add_items(call.project, _id(call), request)
+        added = self._shown(call, wanted, await self.engine.conversations.add_items(call.project, _id(call), request))
         await _send(call, ItemList.of(added, has_more=False), headers)
 
     async def items(self, call: Call) -> None:
+        wanted = included(call.query())
         page = await self.engine.conversations.items(call.project, _id(call), **asked(call.query()))
-        await send_value(call, ItemList.of(page.items, has_more=page.has_more))
+        await send_value(call, ItemList.of(self._shown(call, wanted, page.items), has_more=page.has_more))
 
     async def item(self, call: Call) -> None:
-        check_include(call.query())
-        await send_value(call, await self.engine.conversations.item(call.project, _id(call), call.path("item_id")))
+        wanted = included(call.query())
+        item = await self.engine.conversations.item(call.project, _id(call), call.path("item_id"))
+        await send_value(call, self._shown(call, wanted, (item,))[0])
 
     async def delete_item(self, call: Call) -> None:
         conversation = await self.engine.conversations.delete_item(call.project, _id(call), call.path("item_id"))
         await send_value(call, conversation)
+
+    def _shown(self, call: Call, wanted: Sequence[str], items: Sequence[Item]) -> tuple[Item, ...]:
+        return self.engine.sealed(call.project, items) if SEALED in wanted else (*items,)
 
     async def _request(self, call: Call, kind: type[T]) -> tuple[T, dict[bytes, bytes]]:
         """What is asked for; and the header that names what was passed over."""

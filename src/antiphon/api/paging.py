@@ -7,6 +7,7 @@ from antiphon.core.ports import Order
 from antiphon.errors import InvalidValue
 from antiphon.wire.request import INCLUDABLE
 
+SEALED: Final = "reasoning.encrypted_content"
 PAGE_DEFAULT, PAGE_MAX = 20, 100
 ORDERS = frozenset(get_args(Order))
 
@@ -43,13 +44,15 @@ class Asked(TypedDict):
 
 def asked(query: Query) -> Asked:
     """Which page. Raises InvalidRequest, naming the parameter."""
-    check_include(query)
     order: Any = query.choice("order", "desc", ORDERS)
     return Asked(limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX), order=order, after=query.one("after"))
 
 
-def check_include(query: Query) -> None:
-    for value in query.every("include"):
+def included(query: Query) -> list[str]:
+    """What is asked for by `include`. Raises InvalidValue for what there is not."""
+    values = query.every("include")
+    for value in values:
         if value not in INCLUDABLE:
             known = ", ".join(f"'{one}'" for one in sorted(INCLUDABLE))
             raise InvalidValue(f"Invalid value: '{value[:64]}'. Supported values are: {known}.", param="include")
+    return values

@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
-from antiphon.api.paging import INCLUDE, PAGING, asked, check_include
+from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
 from antiphon.engine.engine import Engine
@@ -54,10 +54,12 @@ class _Responses(Struct, frozen=True):
 
     async def retrieve(self, call: Call) -> None:
         query = call.query()
-        check_include(query)
         for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
             query.refuse(name, default)
-        await send_value(call, await self.engine.retrieve(call.project, call.path("response_id")))
+        response = await self.engine.retrieve(call.project, call.path("response_id"))
+        if SEALED in included(query):
+            response = structs.replace(response, output=self.engine.sealed(call.project, response.output))
+        await send_value(call, response)
 
     async def delete(self, call: Call) -> None:
         response_id = call.path("response_id")
@@ -68,7 +70,8 @@ class _Responses(Struct, frozen=True):
         query = call.query()
         query.refuse("before")
         page = await self.engine.input_items(call.project, call.path("response_id"), **asked(query))
-        await send_value(call, ItemList.of(page.items, has_more=page.has_more))
+        items = self.engine.sealed(call.project, page.items) if SEALED in included(query) else page.items
+        await send_value(call, ItemList.of(items, has_more=page.has_more))
 
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:

@@ -8,7 +8,8 @@ A response is a row of *items*, each at an index that is given when it is added 
 
 A draft with parts (a message, a reasoning item) has at most one *open part*; a delta of another kind closes that part
 and opens the next. A draft without parts (a function call) gathers one text. What differs between kinds stands in two
-tables, PARTS and CALLS; the code below never asks for a kind by name.
+tables, PARTS and CALLS (core/drafts.py); the code below asks for no kind by name but thoughts, which are sealed at
+their end.
 
 Deltas carry the vendor's key. (kind of item, key) names a draft until the turn ends:
 
@@ -16,6 +17,7 @@ Deltas carry the vendor's key. (kind of item, key) names a draft until the turn 
     ------------------------------------------------------------------------------------
     Text, Refusal      message                        any open reasoning
     Thought, Summary   reasoning                      any open message
+    Sealed             reasoning                      any open message
     Phase              none: for the next message     any open message or reasoning
     ToolCall           call item of that key          any open message or reasoning
     ToolCall, gathered none until the turn ends: then its item is added whole, or it is hosted and run, or refused
@@ -33,22 +35,21 @@ Its inverse is core/fold.py, which shares nothing with this file; tests hold the
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, cast
+from typing import Literal, TypeAlias, cast
 
 from msgspec import UNSET, UnsetType, structs
 
 from antiphon.core.calls import Calls, GatheredCall, HostedRequest, Refused
-from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
+from antiphon.core.drafts import CALLS, EMPTY, PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart, PartKind
 from antiphon.core.ids import NewId
 from antiphon.core.ports import TextCheck
 from antiphon.core.toolbox import Callee, Streamed
-from antiphon.core.unwrap import InputReader
 from antiphon.wire import events as ev
 from antiphon.wire import items as it
 from antiphon.wire.items import (
     ID_PREFIXES,
     ClientCall,
-    CustomToolCall,
     FunctionCall,
     HostedCall,
     Message,
@@ -56,74 +57,6 @@ from antiphon.wire.items import (
     Reasoning,
 )
 from antiphon.wire.response import IncompleteDetails, Response, ResponseError, ServiceTier, Usage
-
-
-class PartKind(NamedTuple):
-    """How one kind of delta becomes a part of an item, and by which events."""
-
-    item: type[Message] | type[Reasoning]
-    field: Literal["content", "summary"]
-    part: Callable[[str], it.Part]
-    part_added: Callable[..., ev.Event]
-    text_delta: Callable[..., ev.Event]
-    text_done: Callable[..., ev.Event]
-    part_done: Callable[..., ev.Event]
-
-
-THOUGHT_AS_IS = PartKind(
-    Reasoning,
-    "content",
-    lambda text: it.ReasoningText(text=text),
-    ev.ContentPartAdded,
-    ev.ReasoningTextDelta,
-    ev.ReasoningTextDone,
-    ev.ContentPartDone,
-)
-THOUGHT_AS_SUMMARY = PartKind(
-    Reasoning,
-    "summary",
-    lambda text: it.SummaryText(text=text),
-    ev.SummaryPartAdded,
-    ev.SummaryTextDelta,
-    ev.SummaryTextDone,
-    ev.SummaryPartDone,
-)
-PARTS: dict[type, PartKind] = {
-    Text: PartKind(
-        Message,
-        "content",
-        lambda text: it.OutputText(text=text),
-        ev.ContentPartAdded,
-        ev.OutputTextDelta,
-        ev.OutputTextDone,
-        ev.ContentPartDone,
-    ),
-    Refusal: PartKind(
-        Message,
-        "content",
-        lambda text: it.Refusal(refusal=text),
-        ev.ContentPartAdded,
-        ev.RefusalDelta,
-        ev.RefusalDone,
-        ev.ContentPartDone,
-    ),
-    Thought: THOUGHT_AS_IS,
-    Summary: THOUGHT_AS_SUMMARY,
-}
-
-
-class CallKind(NamedTuple):
-    """How a call that the client runs streams its one text."""
-
-    field: str
-    delta: Callable[..., ev.Event]
-    done: Callable[..., ev.Event]
-
-
-CALLS: dict[type, CallKind] = {
-    FunctionCall: CallKind("arguments", ev.ArgumentsDelta, ev.ArgumentsDone),
-    CustomToolCall: CallKind("input", ev.CustomInputDelta, ev.CustomInputDone),
-}
 
 TERMINAL: dict[str, Callable[..., ev.Terminal]] = {
     "completed": ev.ResponseCompleted,
@@ -133,53 +66,8 @@ TERMINAL: dict[str, Callable[..., ev.Terminal]] = {
 }
 
 
-class OpenPart:
-    """The part that is being written."""
-
-    __slots__ = ("annotations", "chunks", "index", "kind", "label", "logprobs")
-
-    def __init__(self, kind: PartKind, index: int, label: int) -> None:
-        self.kind = kind
-        self.index = index
-        self.label = label
-        self.chunks: list[str] = []
-        self.annotations: list[it.Annotation] = []
-        self.logprobs: list[it.Logprob] = []
-
-    def part(self) -> it.Part:
-        part = self.kind.part("".join(self.chunks))
-        if self.annotations or self.logprobs:
-            return structs.replace(part, annotations=tuple(self.annotations), logprobs=tuple(self.logprobs))
-        return part
-
-
-class Draft:
-    """An item that is not done. `item` is as it was added; what has been written since stands beside it."""
-
-    __slots__ = ("chunks", "index", "item", "open", "parts", "reader")
-
-    def __init__(self, index: int, item: OutputItem) -> None:
-        self.index = index
-        self.item = item
-        self.reader = InputReader() if isinstance(item, CustomToolCall) else None
-        self.parts: dict[str, list[it.Part]] = {}
-        self.open: OpenPart | None = None
-        self.chunks: list[str] = []
-
-    @property
-    def id(self) -> str:
-        assert self.item.id is not UNSET
-        return self.item.id
-
-    def snapshot(self) -> OutputItem:
-        """The item as it stands: what was written up to now, not yet done."""
-        parts = {field: tuple(written) for field, written in self.parts.items()}
-        if self.open is not None:
-            field = self.open.kind.field
-            parts[field] = (*parts.get(field, ()), self.open.part())
-        kind = CALLS.get(type(self.item))
-        text = {kind.field: "".join(self.chunks)} if kind else {}
-        return structs.replace(self.item, **parts, **text)
+SealThought: TypeAlias = Callable[[Reasoning, str | UnsetType], Reasoning]
+"""A finished thought, and how its vendor sealed it -> the item as it is told."""
 
 
 class Builder:
@@ -194,9 +82,10 @@ class Builder:
         allowed: frozenset[str] | None = None,
         checks: Mapping[str, TextCheck] = {},
         thought_as_summary: bool = False,
+        seal: SealThought = lambda thought, _: thought,
     ) -> None:
         """`response` is the skeleton: in progress, without output. By the tools' names: `callees` are what calls
-        become, `allowed` may be called (None: all), `checks` judge the input of custom tools."""
+        become, `allowed` may be called (None: all), `checks` judge the input of custom tools. `seal` is pure."""
         assert response.status == "in_progress"
         assert not response.output
         self._response = response
@@ -205,6 +94,7 @@ class Builder:
         self._allowed = allowed
         self._checks = checks
         self._parts = PARTS | {Thought: THOUGHT_AS_SUMMARY} if thought_as_summary else PARTS
+        self._seal = seal
         self._items: list[OutputItem | None] = []
         self._drafts: dict[tuple[type, str], Draft] = {}
         self._gathered: dict[str, GatheredCall] = {}
@@ -246,6 +136,9 @@ class Builder:
             self._call(delta)
         elif isinstance(delta, Annotate):
             self._annotate(delta)
+        elif isinstance(delta, Sealed):
+            self._last = draft = self._drafts.get((Reasoning, delta.key)) or self._begin_written(Reasoning, delta.key)
+            draft.sealed = delta.text
         elif isinstance(delta, Phase):
             self._close_written()
             self._phase = delta.phase
@@ -258,11 +151,13 @@ class Builder:
             call.judged(self._allowed, self._checks)
 
     def end_turn(self, *, cut_short: bool = False) -> Calls:
-        """Closes what is open; with `cut_short` (a limit was hit) the item written last ends incomplete."""
+        """Closes what is open; with `cut_short` (a limit was hit) the item written last ends incomplete. So does a
+        thought with which the model ends: it led to nothing, and who hands it back has nothing to put after it."""
         last = self._last
         client: list[ClientCall] = []
         for draft in sorted(self._drafts.values(), key=lambda draft: draft.index):
-            item = self._close(draft, "incomplete" if cut_short and draft is last else "completed")
+            is_unfinished = (cut_short and draft is last) or isinstance(draft.item, Reasoning)
+            item = self._close(draft, "incomplete" if is_unfinished else "completed")
             if isinstance(item, ClientCall) and item.status == "completed":
                 client.append(item)
         hosted: list[HostedRequest] = []
@@ -377,6 +272,8 @@ class Builder:
                 self._write_call(draft, rest)
             self.append(kind.done(self._sequence, draft.id, draft.index, "".join(draft.chunks)))
         done = structs.replace(draft.snapshot(), status=status)
+        if isinstance(done, Reasoning):
+            done = self._seal(done, draft.sealed)
         del self._drafts[next(key for key, other in self._drafts.items() if other is draft)]
         self._done(draft.index, done)
         return done
@@ -485,9 +382,3 @@ class Builder:
         assert item.id is not UNSET
         kind = f"response.{type(item).__struct_config__.tag}.{status}"
         self.append(ev.HostedStatus(kind, self._sequence, item.id, index))
-
-
-EMPTY: dict[type, OutputItem] = {
-    Message: Message(status="in_progress", content=(), role="assistant"),
-    Reasoning: Reasoning(status="in_progress", summary=()),
-}

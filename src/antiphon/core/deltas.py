@@ -52,6 +52,14 @@ class Summary(Struct, frozen=True, gc=False):
     part: int = 0
 
 
+class Sealed(Struct, frozen=True, gc=False):
+    """The thought of this key, as its vendor sealed it, which alone can open it. Comes after the thought, if that is
+    shown at all, and before anything else is said."""
+
+    text: str
+    key: str = "0"
+
+
 class ToolCall(Struct, frozen=True, gc=False):
     """A piece of a call. The first piece of a key carries `name` (and `call_id` where the vendor has one).
 
@@ -80,4 +88,4 @@ class Finish(Struct, frozen=True, gc=False):
     service_tier: ServiceTier | None = None
 
 
-Delta: TypeAlias = Phase | Text | Refusal | Thought | Summary | ToolCall | Annotate | Finish
+Delta: TypeAlias = Phase | Text | Refusal | Thought | Summary | Sealed | ToolCall | Annotate | Finish

@@ -9,7 +9,8 @@ from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
 from antiphon.core.ids import ID_CHARS_MAX, NewId
 from antiphon.core.ports import Tool
-from antiphon.core.prompt import Prompt, PromptItem, Sampling
+from antiphon.core.prompt import Prompt, PromptItem, Sampling, VendorThought
+from antiphon.core.thoughts import check_led_on
 from antiphon.core.toolbox import Choice, Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
 from antiphon.wire import codec
@@ -26,7 +27,7 @@ from antiphon.wire.items import (
     ToolSearchOutput,
 )
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import PromptCacheOptions, ReasoningConfig, Response, TextConfig
+from antiphon.wire.response import InputTransformation, PromptCacheOptions, ReasoningConfig, Response, TextConfig
 from antiphon.wire.tools import DECLARED_MAX, FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
@@ -41,6 +42,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     box: Toolbox
     max_tool_calls: int | None
     thought_as_summary: bool
+    seals_thoughts: bool
     format_param: str
     """Where the format was asked for."""
     version: int = 0
@@ -77,6 +79,7 @@ def arranged(
     if len(before.items) + len(items) > bounds.history_items_max:
         raise InvalidRequest(f"The input and its history hold more than {bounds.history_items_max} items.",
                              param="input")  # fmt: skip
+    check_led_on([referenced.get(item.id, item) if isinstance(item, ItemReference) else item for item in items])
     return entered(items, before.items, referenced, new_id, "input")
 
 
@@ -127,13 +130,17 @@ def make(
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
     choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
     return Plan(
-        response=_skeleton(request, model, new_id("resp"), now),
+        response=structs.replace(
+            _skeleton(request, model, new_id("resp"), now),
+            input_transformations=_withheld(request, model, before, context) or UNSET,
+        ),
         given=given,
         context=context,
         prompt=_prompt(request, model, context, box, choice),
         box=box,
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
+        seals_thoughts="reasoning.encrypted_content" in request.include or not request.store,
         format_param=format_param,
     )
 
@@ -210,6 +217,23 @@ def _remembered(context: Context, request: CreateResponse) -> tuple[PromptItem, 
 def _earlier(request: CreateResponse) -> str:
     """Which parameter brought what came before."""
     return "conversation" if request.conversation else "previous_response_id"
+
+
+def _withheld(
+    request: CreateResponse, model: str, before: Context, context: Context
+) -> tuple[InputTransformation, ...]:
+    """Of the request's own thoughts, those that the model is not told of."""
+    ends = context.turn if request.reasoning.context == "current_turn" else 0
+    withheld: list[InputTransformation] = []
+    for place in range(len(before.told), len(context.told)):
+        item = context.told[place]
+        if isinstance(item, Reasoning):
+            assert item.id is not UNSET
+            if place < ends:
+                withheld.append(InputTransformation(id=item.id, reason="turn_boundary"))
+            elif isinstance(item, VendorThought) and item.model != model and not (item.content or item.summary):
+                withheld.append(InputTransformation(id=item.id, reason="model_mismatch"))
+    return tuple(withheld)
 
 
 def require_model(request: CreateResponse) -> str:

@@ -19,6 +19,14 @@ from antiphon.wire.tools import Grammar
 PromptItem: TypeAlias = Message | Reasoning | FunctionCall | FunctionCallOutput
 
 
+class VendorThought(Reasoning, frozen=True, kw_only=True, tag="reasoning"):
+    """A thought whose `encrypted_content` its vendor sealed, and can open: for `model` alone. Any other is told what
+    else there is of it."""
+
+    encrypted_content: str
+    model: str
+
+
 class Offer(Struct, frozen=True, kw_only=True):
     """A tool as the model is shown it. `parameters` is a JSON Schema object.
 

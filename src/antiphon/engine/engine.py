@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import TypeVar
 
 from msgspec import UNSET
 
@@ -21,6 +22,8 @@ from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
+
+T = TypeVar("T", bound=Item)
 
 
 class Engine:
@@ -88,6 +91,10 @@ class Engine:
         if response is None:
             raise _not_found(response_id)
         return response
+
+    def sealed(self, project: str, items: Sequence[T]) -> tuple[T, ...]:
+        """What `include: reasoning.encrypted_content` adds to items that are stored."""
+        return self._world.thoughts(project).included(items)
 
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         """Stored ones: what is being made right now is in no list before it has ended."""

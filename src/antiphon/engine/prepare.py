@@ -31,6 +31,8 @@ class Preparation:
 
     async def plan(self, project: str, request: CreateResponse) -> Plan:
         """Raises an ApiError when the request cannot be served."""
+        if request.input:
+            request = structs.replace(request, input=self._world.thoughts(project).restored(request.input, "input"))
         request = templates.applied(request, self._prompts)
         planning.require_model(request)
         before, version = await self._earlier(project, request)
@@ -41,7 +43,7 @@ class Preparation:
             request,
             before=before,
             given=given,
-            shown=await self._inputs.shown(project, given, "input"),
+            shown=await self._shown(project, given, "input"),
             runners=self._world.tools,
             bounds=self._bounds,
             new_id=self._world.new_id,
@@ -54,7 +56,7 @@ class Preparation:
         """Called when a response has ended and is kept: whoever continues it, or goes on in its conversation, finds its
         context in memory."""
         conversation, before = plan.response.conversation, plan.response.previous_response_id
-        context = grown(plan.context, output, output, self._world.tools)
+        context = grown(plan.context, output, self._world.thoughts(project).shown(output), self._world.tools)
         key: Key = (project, plan.response.id)
         old: Key | None = None if before is None else (project, before)
         if conversation:
@@ -98,4 +100,7 @@ class Preparation:
         return context
 
     async def _told(self, project: str, items: Sequence[Item], param: str) -> Context:
-        return grown(empty(), items, await self._inputs.shown(project, items, param), self._world.tools)
+        return grown(empty(), items, await self._shown(project, items, param), self._world.tools)
+
+    async def _shown(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
+        return await self._inputs.shown(project, self._world.thoughts(project).shown(items), param)

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from antiphon.config import Limits
 from antiphon.core import plan as planning
@@ -19,11 +20,13 @@ from antiphon.core.lowering import is_async, text_of
 from antiphon.core.plan import Plan
 from antiphon.core.ports import Lock, Model, Outcome, Store, TextCheck, Tool
 from antiphon.core.prompt import Prompt
+from antiphon.core.thoughts import Thoughts
 from antiphon.core.toolbox import Hosted
 from antiphon.engine.log import EventLog
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
-from antiphon.wire.items import HostedCall, Item
+from antiphon.sealing import Seal
+from antiphon.wire.items import HostedCall, Item, Reasoning
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
@@ -34,12 +37,18 @@ Ending = Literal["completed", "incomplete", "cancelled", "failed"]
 class World:
     """What every run of a server shares."""
 
-    def __init__(self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock, seal: Seal
+    ) -> None:
         self.store = store
         self.tools = tools
         self.limits = limits
         self.new_id = new_id
         self.clock = clock
+        self._seal = seal
+
+    def thoughts(self, project: str) -> Thoughts:
+        return Thoughts(partial(self._seal.seal, project, "reasoning"), partial(self._seal.open, project, "reasoning"))
 
 
 class Checks(NamedTuple):
@@ -67,6 +76,7 @@ class Run:
         self.error: ApiError | None = None
         self.announced = self.is_saved = False
         self._world = world
+        self._thoughts = world.thoughts(project)
         self._model = model
         self._builder = Builder(
             plan.response,
@@ -75,6 +85,7 @@ class Run:
             allowed=plan.prompt.allowed,
             checks=checks.inputs,
             thought_as_summary=plan.thought_as_summary,
+            seal=self._sealed,
         )
         self._checks = checks
         self._usages: list[Usage] = []
@@ -152,7 +163,7 @@ class Run:
             self._count_repair(calls)
             prompt = planning.extended(
                 prompt,
-                added,
+                self._thoughts.shown(added),
                 calls.refused,
                 self._world.tools,
                 self._world.new_id,
@@ -188,6 +199,12 @@ class Run:
         self._repairs += bool(faults)
         if self._repairs > self._world.limits.repairs_max:
             raise ModelError(f"The model's call of '{faults[0].name}' could not be made: {faults[0].reason}")
+
+    def _sealed(self, thought: Reasoning, vendor: str | UnsetType) -> Reasoning:
+        """How its vendor sealed a thought would be lost, were it not sealed by us."""
+        if not self.plan.seals_thoughts and vendor is UNSET:
+            return thought
+        return self._thoughts.sealed(thought, self.plan.prompt.model, vendor)
 
     async def _check(self, added: Sequence[Item]) -> None:
         """What came must be what `text.format` promises."""

@@ -20,6 +20,11 @@ _log = logging.getLogger("antiphon.upstream")
 class Spells(Protocol):
     """What servers of an API disagree about, as it stands for one model."""
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is about the model; else only about one prompt."""
+        ...
+
     def after(self, error: InvalidRequest, prompt: Prompt) -> Self | None:
         """What to try after this refusal; None when it is about something else. Learns one thing at a time, and never
         the same twice, so that asking ends."""
@@ -68,6 +73,6 @@ class Asking(Generic[S]):
 
     def _learn(self, model: str, spelling: S) -> None:
         """A spelling is known to be right once it was answered."""
-        if spelling != self._spellings.get(model, self._common):
+        if spelling.is_lasting and spelling != self._spellings.get(model, self._common):
             self._spellings[model] = spelling
             _log.info("Model %s refuses what is common: from now on it gets %r.", model, spelling)

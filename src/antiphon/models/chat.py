@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import ClassVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -22,6 +23,7 @@ from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected
 from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
+from antiphon.models.efforts import understood
 from antiphon.models.logprobs import chunk_reader
 
 
@@ -30,6 +32,7 @@ class ChatModel:
 
     def __init__(self, settings: ChatUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = connected(settings, limits)
+        self._efforts = settings.efforts
         self._listing = Listing(self._upstream, settings.models, clock)
         self._asking = Asking(_Spelling(reasoning_field=settings.reasoning_field), self._turn)
 
@@ -37,7 +40,7 @@ class ChatModel:
         return await self._listing.get(fresh=fresh)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        return self._asking.stream(prompt)
+        return self._asking.stream(understood(prompt, self._efforts))
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""
@@ -81,6 +84,7 @@ class _Spelling(Struct, frozen=True, kw_only=True):
 
     reasoning_field: ReasoningField
     limit_field: LimitField = "max_tokens"
+    is_lasting: ClassVar[bool] = True
 
     def after(self, error: InvalidRequest, prompt: Prompt) -> "_Spelling | None":
         said = error.message.lower()

@@ -166,7 +166,7 @@ class _Conversation:
             case Reasoning():
                 if self._text or self._calls:
                     self._close()
-                self._thoughts.append(_text(item.content or item.summary))
+                self._thoughts += filter(None, [_text(item.content or item.summary)])  # only its vendor knows some
             case Message(role="assistant"):
                 if self._text or self._calls:
                     self._close()

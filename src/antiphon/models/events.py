@@ -21,8 +21,8 @@ begins: see models/guard.py.)
 
 Beyond the recordings, from what other servers do: ids and output indices repeat, are missing or change between
 `added` and the deltas, `added` comes twice or not at all, `[DONE]` comes or not, the final output is empty. Items of
-tools that the upstream ran itself are no deltas: the log names them once, and they are left out. So is
-`encrypted_content`: passing it on, sealed, and back is for later.
+tools that the upstream ran itself are no deltas: the log names them once, and they are left out. A thought that the
+upstream sealed is told when its item is done; where something else was told by then, it is too late.
 """
 
 import logging
@@ -33,7 +33,7 @@ from typing import Any, cast, get_args
 import msgspec
 from msgspec import Raw, structs
 
-from antiphon.core.deltas import Annotate, Delta, Finish, FinishReason, Text, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Finish, FinishReason, Sealed, Text, ToolCall
 from antiphon.errors import ApiError, ModelError, UnsupportedParameter
 from antiphon.models import forms
 from antiphon.models.faults import SHOWN_CHARS_MAX, Fault, excerpt, read_fault, refusal
@@ -133,6 +133,7 @@ class _Answer:
         self._meant_last: tuple[tuple[ItemType, object, object], Heard] | None = None
         self._writing: Heard | None = None
         """The message whose text was told last: only that can be annotated."""
+        self._told_last: Heard | None = None
 
     def read(self, payload: bytes) -> None:
         try:
@@ -151,7 +152,7 @@ class _Answer:
     def _give(self, heard: Heard, deltas: list[Delta]) -> None:
         for delta in deltas:
             is_loose = isinstance(delta, Annotate) or (isinstance(delta, Text) and not delta.text)
-            if is_loose and self._writing is not heard:
+            if (is_loose and self._writing is not heard) or (isinstance(delta, Sealed) and self._is_over(heard)):
                 _log.info("A model server told more about a text after it had gone on: that is left out.")
                 continue
             if isinstance(delta, Text):
@@ -161,7 +162,15 @@ class _Answer:
                 self._writing = heard
             elif not isinstance(delta, Annotate) and not (isinstance(delta, ToolCall) and delta.name is None):
                 self._writing = None
+            self._told_last = heard
             self.deltas.append(delta)
+
+    def _is_over(self, thought: Heard) -> bool:
+        """Whether something was told since that ended the thought, or that it must not come after."""
+        if thought.has_told:
+            return self._told_last is not thought
+        later = self._items[self._items.index(thought) + 1 :]
+        return any(one.has_told for one in later) or (self._told_last is not None and self._told_last.is_open)
 
     # -- which item an event is about
 
@@ -233,6 +242,7 @@ class _Answer:
         heard = self._open(kind, item_id, index)
         if heard is None or not _is_repeated(heard, item_id, index, item.call_id):
             heard = self._begin(kind, item_id, index)
+        item.encrypted_content = None  # at this time it need not be whole
         heard.added = item
         if isinstance(heard, Called):
             self._give(heard, heard.named(item.name, item.call_id))

@@ -60,6 +60,7 @@ class ItemForm(Struct, gc=False):
     phase: str | None = None
     content: list[PartForm] | str | None = None
     summary: list[PartForm] | None = None
+    encrypted_content: str | None = None
     name: str | None = None
     call_id: str | None = None
     arguments: Any = None

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, cast
 
 from msgspec import Raw, structs
 
-from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.errors import ModelError
 from antiphon.models.forms import ItemForm, PartForm, as_logprobs, as_phase, as_text, formed, parts_of
 from antiphon.wire.items import Annotation, ContainerFileCitation, Logprob, MessagePhase, UrlCitation
@@ -84,7 +84,7 @@ class _Part:
 class Written(_Told):
     """A message or a reasoning item."""
 
-    __slots__ = ("annotations", "held", "holds_text", "is_phase_told", "parts", "phase", "type")
+    __slots__ = ("annotations", "held", "holds_text", "is_phase_told", "is_sealed", "parts", "phase", "type")
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Written(_Told):
         self.annotations: dict[int, int] = {}
         """By part, how many were passed on or left out."""
         self.phase: MessagePhase | None = None
-        self.is_phase_told = False
+        self.is_phase_told = self.is_sealed = False
 
     @property
     def has_told(self) -> bool:
@@ -153,6 +153,13 @@ class Written(_Told):
 
     def settle(self, item: ItemForm) -> list[Delta]:
         """What a snapshot of the whole item adds."""
+        deltas = self._settle_texts(item)
+        if self.type == "reasoning" and item.encrypted_content and not self.is_sealed:
+            self.is_sealed = True
+            deltas.append(Sealed(item.encrypted_content, self.key))
+        return deltas
+
+    def _settle_texts(self, item: ItemForm) -> list[Delta]:
         self.phase = self.phase or as_phase(item.phase)
         forms = [*(item.summary or ()), *parts_of(item.content)]
         if self.type == "reasoning" and self._told(SUMMARY)[0] + self._told(THOUGHT)[0] == _texts(forms):

@@ -6,8 +6,8 @@ our events.
 Nothing of the upstream's events and items is passed on as it came: what came in unlawful goes out lawful, for our own
 builder makes every event. The upstream is told the whole conversation each time and asked to store nothing.
 
-What servers disagree about is learnt from their refusals, per model, instead of being settings (`Spelling`). Reasoning
-that an upstream sealed (`encrypted_content`) is not passed on yet: that waits for the context work.
+What servers disagree about is learnt from their refusals, per model, instead of being settings (`Spelling`). Thoughts
+that an upstream sealed are asked for, and told back to the same model.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ApiError
 from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected
+from antiphon.models.efforts import understood
 from antiphon.models.events import EventReader
 from antiphon.models.responsesbody import Spelling, responses_request
 from antiphon.models.upstream import DRAIN_S
@@ -36,6 +37,7 @@ class ResponsesModel:
         self, settings: ResponsesUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._upstream = connected(settings, limits)
+        self._efforts = settings.efforts
         self._listing = Listing(self._upstream, settings.models, clock)
         self._asking = Asking(Spelling(), self._turn)
         self._left_out: set[str] = set()
@@ -44,7 +46,7 @@ class ResponsesModel:
         return await self._listing.get(fresh=fresh)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        return self._asking.stream(prompt)
+        return self._asking.stream(understood(prompt, self._efforts))
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""

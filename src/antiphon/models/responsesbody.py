@@ -5,11 +5,11 @@ in its name, unless it can be said otherwise without loss: that is what a Spelli
 """
 
 import re
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from msgspec import UNSET, Struct, structs
 
-from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
+from antiphon.core.prompt import Named, Offer, Prompt, PromptItem, VendorThought
 from antiphon.errors import InvalidRequest
 from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import (
@@ -29,23 +29,45 @@ Object: TypeAlias = dict[str, Any]
 class Spelling(Struct, frozen=True, kw_only=True):
     """What servers of this API disagree about. Learnt from their refusals, one thing at a time.
 
-    `thoughts`: vLLM and antiphon take raw thoughts back. OpenAI refuses them: it takes `encrypted_content` alone, which
-    is not passed on yet, so thoughts are left out there.
+    `thoughts`: vLLM and antiphon take raw thoughts back. OpenAI refuses them: there, only those that it sealed itself
+    (`encrypted_content`) are told.
+    `sealed`: some do not know that thoughts can be sealed; OpenAI does not for models that do not think.
+    `opens`: a seal that cannot be opened, since the upstream's key changed, must not end a conversation. That is about
+    one prompt, and not learnt.
     `instructions`: some know no such field; then they are the first message.
     `developer`: chat templates of many models behind vLLM know no such role; then it is "system".
     `allowed`: where `allowed_tools` is no tool choice, only those tools are shown.
     """
 
     thoughts: bool = True
+    sealed: bool = True
+    opens: bool = True
     instructions: bool = True
     developer: bool = True
     allowed: bool = True
 
+    @property
+    def is_lasting(self) -> bool:
+        return self.opens
+
+    def tells_sealed(self, thought: Reasoning, model: str) -> TypeGuard[VendorThought]:
+        """Whether a thought is told as its vendor sealed it."""
+        return self.sealed and self.opens and isinstance(thought, VendorThought) and thought.model == model
+
     def after(self, error: InvalidRequest, prompt: Prompt) -> "Spelling | None":
         said, items = error.message, prompt.items
         is_unknown = _UNKNOWN.search(said)
-        if self.thoughts and any(isinstance(item, Reasoning) for item in items) and _names_thoughts(said, self, prompt):
-            return structs.replace(self, thoughts=False)
+        thoughts = [item for item in items if isinstance(item, Reasoning)]
+        sealed = [item for item in thoughts if self.tells_sealed(item, prompt.model)]
+        if sealed and error.code == "invalid_encrypted_content":
+            return structs.replace(self, opens=False)
+        if self.sealed and (_SEALED.search(said) or (is_unknown and "include" in f"{said} {error.param}")):
+            return structs.replace(self, sealed=False)
+        if thoughts and _names_thoughts(said, self, prompt):
+            if self.thoughts and len(sealed) < len(thoughts):
+                return structs.replace(self, thoughts=False)
+            if sealed:
+                return structs.replace(self, opens=False)
         if self.instructions and prompt.instructions and is_unknown and "instructions" in f"{said} {error.param}":
             return structs.replace(self, instructions=False)
         has_developer = any(isinstance(item, Message) and item.role == "developer" for item in items)
@@ -59,6 +81,8 @@ class Spelling(Struct, frozen=True, kw_only=True):
 _UNKNOWN = re.compile(
     r"unsupported|unexpected|unrecognized|unknown|extra|not (supported|permitted|allowed)", re.IGNORECASE
 )
+_SEALED = re.compile(r"encrypted[ _]content( is)? not", re.IGNORECASE)
+"""OpenAI: "Encrypted content is not supported with this model."."""
 _ROLE = re.compile(r"\brole\b", re.IGNORECASE)  # "Unexpected message role.", says the template
 _THOUGHTS = re.compile(
     # OpenAI: "Item with id 'rs_…' not found.", "Item 'rs_…' of type 'reasoning' was provided without …"
@@ -87,7 +111,8 @@ def responses_request(prompt: Prompt, spelling: Spelling) -> Object:
         "stop": list(prompt.stop) or None,
         "text": _text(prompt),
         "reasoning": _present({"effort": prompt.effort, "summary": prompt.summary}),
-        "include": ["message.output_text.logprobs"] if has_logprobs else None,
+        "include": (["reasoning.encrypted_content"] * spelling.sealed + ["message.output_text.logprobs"] * has_logprobs)
+        or None,
         "top_logprobs": prompt.top_logprobs,
         "service_tier": None if prompt.service_tier in ("auto", "default") else prompt.service_tier,
         "user": prompt.user,
@@ -150,23 +175,21 @@ def _tool(offer: Offer) -> Object:
 
 
 def _input(prompt: Prompt, spelling: Spelling) -> list[Object]:
-    sent = [
-        item
-        for number, one in enumerate(prompt.items)
-        if spelling.thoughts or not isinstance(one, Reasoning)
-        for item in _item(one, number, spelling)
-    ]
+    sent = [item for number, one in enumerate(prompt.items) for item in _item(one, number, prompt.model, spelling)]
     if prompt.instructions and not spelling.instructions:
         sent.insert(0, {"type": "message", "role": "system", "content": prompt.instructions})
     return sent
 
 
-def _item(item: PromptItem, number: int, spelling: Spelling) -> list[Object]:
+def _item(item: PromptItem, number: int, model: str, spelling: Spelling) -> list[Object]:
     match item:
         case Message():
             return [_message(item, number, spelling)]
         case Reasoning():
-            return _reasoning(item, number)
+            if spelling.tells_sealed(item, model):  # its id is the upstream's secret, too
+                summary = [{"type": "summary_text", "text": part.text} for part in item.summary]
+                return [{"type": "reasoning", "summary": summary, "encrypted_content": item.encrypted_content}]
+            return _reasoning(item, number) if spelling.thoughts else []
         case FunctionCall():
             arguments = item.arguments or "{}"
             return [{"type": "function_call", "call_id": item.call_id, "name": item.name, "arguments": arguments}]

@@ -146,12 +146,13 @@ class Message(ItemBase, frozen=True, kw_only=True, tag="message"):
 
 
 class Reasoning(ItemBase, frozen=True, kw_only=True, tag="reasoning"):
-    """What a model thought: `content` is raw thought, `summary` what clients are shown instead."""
+    """What a model thought: `content` is raw thought, `summary` what clients are shown instead. `encrypted_content` is
+    both again, sealed by this server, for a client to keep and hand back (core/thoughts.py)."""
 
     status: ItemStatus | UnsetType = UNSET
     summary: tuple[SummaryText, ...]
     content: tuple[ReasoningText, ...] | UnsetType = UNSET
-    encrypted_content: Later = UNSET
+    encrypted_content: str | UnsetType = UNSET
 
 
 class CallBase(ItemBase, frozen=True, kw_only=True, tag_field="type"):

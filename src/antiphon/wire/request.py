@@ -30,8 +30,8 @@ Includable: TypeAlias = Literal[
     "message.output_text.logprobs",
 ]
 INCLUDABLE = frozenset(get_args(Includable))
-"""What `include` may ask for. Logprobs are made only when asked for; pictures are always there; reasoning is given
-openly, so that there is nothing to seal; the rest belongs to hosted tools, and comes with them."""
+"""What `include` may ask for. Logprobs are made and reasoning is sealed only when asked for; pictures are always there;
+the rest belongs to hosted tools, and comes with them."""
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 

@@ -81,6 +81,15 @@ class PromptCacheOptions(Struct, frozen=True, kw_only=True):
     ttl: Literal["30m", "12h"] = "30m"
 
 
+class InputTransformation(Struct, frozen=True, kw_only=True):
+    """A reasoning item of the request, by its id, that the model is not told of."""
+
+    type: Literal["reasoning"] = "reasoning"
+    id: str
+    action: Literal["removed"] = "removed"
+    reason: Literal["model_mismatch", "turn_boundary"]
+
+
 class Response(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["response"] = "response"
@@ -92,6 +101,7 @@ class Response(Struct, frozen=True, kw_only=True):
     error: ResponseError | None = None
     frequency_penalty: float = 0.0
     incomplete_details: IncompleteDetails | None = None
+    input_transformations: tuple[InputTransformation, ...] | UnsetType = UNSET
     instructions: str | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None

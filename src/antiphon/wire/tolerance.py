@@ -348,6 +348,8 @@ def _item(item: Object) -> Object:
     if kind in ("function_call_output", "custom_tool_call_output"):  # no set: the type may be a list
         return _with_parts(item, "output", "")
     if kind == "reasoning":
+        if item.get("encrypted_content") == "":
+            item = {name: field for name, field in item.items() if name != "encrypted_content"}
         return {"summary": []} | item
     return _open_item(item, kind) if isinstance(kind, str) else item
 
