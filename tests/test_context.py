@@ -1,6 +1,6 @@
 """Contexts: what grows turn by turn is what would have been made at once, and a next turn reads no history."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from antiphon.core.context import Context, empty, grown
 from antiphon.core.prompt import Prompt
 from antiphon.engine.contexts import Contexts
 from antiphon.errors import InvalidRequest
-from antiphon.models import chatbody
+from antiphon.models import chatbody, responsesbody
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.tools.scripted import ScriptedTool
@@ -32,24 +32,35 @@ def user(text: str) -> Message:
     return Message(role="user", content=(InputText(text=text),))
 
 
-def sent(context: Context) -> Any:
+BODIES: list[Callable[[Prompt], object]] = [
+    lambda prompt: chatbody.chat_request(prompt, reasoning_field="reasoning_content"),
+    lambda prompt: responsesbody.responses_request(prompt, responsesbody.Spelling()),
+    lambda prompt: responsesbody.responses_request(prompt, responsesbody.Spelling(instructions=False, thoughts=False)),
+]
+"""How an upstream is asked."""
+
+
+def sent(context: Context, body: Callable[[Prompt], object] = BODIES[0]) -> Any:
     prompt = Prompt(model="m", instructions="Be brief.", items=context.told, memo=context.memo)
-    return msgspec.json.decode(msgspec.json.encode(chatbody.chat_request(prompt, reasoning_field="reasoning_content")))
+    return msgspec.json.decode(msgspec.json.encode(body(prompt)))
 
 
+@pytest.mark.parametrize("body", BODIES)
 @given(said=some.conversations(), cuts=st.lists(st.integers(0, 40), max_size=6))
 @some.trying(150)
-def test_what_grows_turn_by_turn_is_what_would_be_made_at_once(said: list[Item], cuts: list[int]) -> None:
-    """Also what a chat upstream is sent, of which each turn makes only its own part."""
+def test_what_grows_turn_by_turn_is_what_would_be_made_at_once(
+    body: Callable[[Prompt], object], said: list[Item], cuts: list[int]
+) -> None:
+    """Also what an upstream is sent, of which each turn makes only its own part."""
     whole = grown(empty(), said, said, RUNNERS)
     context = empty()
     for begin, end in pairwise(sorted({0, len(said), *(cut for cut in cuts if cut < len(said))})):
         context = grown(context, said[begin:end], said[begin:end], RUNNERS)
-        sent(context)
+        sent(context, body)
 
     same = {"items", "told", "turn", "waiting", "brought", "effort", "format", "size"}
     assert [getattr(context, name) for name in same] == [getattr(whole, name) for name in same]
-    assert sent(context) == sent(whole)
+    assert sent(context, body) == sent(whole, body)
 
 
 def test_an_output_that_comes_after_something_a_user_said_is_sent_right_after_its_call() -> None:

@@ -46,7 +46,12 @@ def prompt(*items: PromptItem, **fields: Any) -> Prompt:
 
 
 def asked(*items: PromptItem, spelling: Spelling = Spelling(), **fields: Any) -> Object:  # noqa: B008 # frozen
-    return responses_request(prompt(*items, **fields), spelling)
+    return as_sent(prompt(*items, **fields), spelling)
+
+
+def as_sent(asked: Prompt, spelling: Spelling) -> Object:
+    found: Object = msgspec.json.decode(msgspec.json.encode(responses_request(asked, spelling)))
+    return found
 
 
 PLAIN = {

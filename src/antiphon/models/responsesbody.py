@@ -7,6 +7,7 @@ in its name, unless it can be said otherwise without loss: that is what a Spelli
 import re
 from typing import Any, TypeAlias, TypeGuard
 
+import msgspec
 from msgspec import UNSET, Struct, structs
 
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem, VendorThought
@@ -119,7 +120,7 @@ def responses_request(prompt: Prompt, spelling: Spelling) -> Object:
     }
     return {
         "model": prompt.model,
-        "input": _input(prompt, spelling),
+        "input": _remembered(prompt, spelling),
         "stream": True,
         "store": False,
         **_present(asked),
@@ -175,10 +176,32 @@ def _tool(offer: Offer) -> Object:
 
 
 def _input(prompt: Prompt, spelling: Spelling) -> list[Object]:
-    sent = [item for number, one in enumerate(prompt.items) for item in _item(one, number, prompt.model, spelling)]
-    if prompt.instructions and not spelling.instructions:
-        sent.insert(0, {"type": "message", "role": "system", "content": prompt.instructions})
-    return sent
+    return [*_first(prompt, spelling), *_items(prompt, spelling, 0)]
+
+
+def _remembered(prompt: Prompt, spelling: Spelling) -> msgspec.Raw:
+    """The same as JSON. What is made of the items is kept for the next turn."""
+    key, items = ("responses", prompt.model, spelling), prompt.items
+    count, made = prompt.memo.recall(key, items)
+    if count < len(items):
+        made = _joined(made, _items(prompt, spelling, count))
+        prompt.memo.keep(key, items, len(items), made, len(made))
+    return msgspec.Raw(b"[%b]" % b",".join(filter(None, (_joined(None, _first(prompt, spelling)), made))))
+
+
+def _joined(before: bytes | None, sent: list[Object]) -> bytes:
+    return b",".join(filter(None, (before, msgspec.json.encode(sent)[1:-1])))
+
+
+def _first(prompt: Prompt, spelling: Spelling) -> list[Object]:
+    is_needed = prompt.instructions and not spelling.instructions
+    return [{"type": "message", "role": "system", "content": prompt.instructions}] if is_needed else []
+
+
+def _items(prompt: Prompt, spelling: Spelling, begin: int) -> list[Object]:
+    """What is sent for the items from `begin` on: of each, independent of the others."""
+    places = range(begin, len(prompt.items))
+    return [sent for place in places for sent in _item(prompt.items[place], place, prompt.model, spelling)]
 
 
 def _item(item: PromptItem, number: int, model: str, spelling: Spelling) -> list[Object]:
