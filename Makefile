@@ -73,7 +73,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.serve
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["test"], sep="\n")' \
 	    > $(VENV)/test.txt
-	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt
+	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt --editable '.[documents,postgres]'
 	@touch $@
 
 # npm and node come with the Python packages of the tests, so the system needs neither. No script of a package is run.
