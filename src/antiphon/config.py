@@ -200,6 +200,31 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
 ModelSettings: TypeAlias = ChatUpstream | ResponsesUpstream | LocalModel | ScriptedModel
 
 
+class Documents(Section, frozen=True, kw_only=True):
+    """Text out of documents that come with requests. Each is read by a process of its own, within these bounds."""
+
+    enabled: bool = True
+    bytes_max: Positive = 50 * 1024 * 1024
+    """One document as it comes; the original takes 50 MB."""
+    timeout_s: Seconds = 20.0
+    """For one document, by the clock as in CPU time: a 30-page PDF takes a tenth of a second."""
+    memory_bytes_max: Annotated[int, Meta(ge=128 * 1024 * 1024)] = 1024 * 1024 * 1024
+    """Address space of one process. A library and its code take some 100 MB of it."""
+    unpacked_bytes_max: Positive = 256 * 1024 * 1024
+    """What the members of an office file's archive may say that they unpack to, all together; more is never read."""
+    members_max: Positive = 10_000
+    pages_max: Positive = 2_000
+    """Pages, sheets or slides."""
+    cells_max: Positive = 500_000
+    """In all sheets, empty ones inside a row included."""
+    chars_max: Positive = 4_000_000
+    """Text of one document: a million tokens, more than models take."""
+    processes_max: Positive = 2
+    """Documents read at once: each keeps one core busy."""
+    waiting_max: Annotated[int, Meta(ge=0)] = 64
+    """Documents waiting for their turn, each whole in memory; beyond it 429."""
+
+
 class TemplateMessage(Section, frozen=True, kw_only=True):
     role: Literal["user", "assistant", "system", "developer"] = "user"
     content: str
@@ -235,6 +260,7 @@ class Settings(Section, frozen=True, kw_only=True):
     models: tuple[ModelSettings, ...] = ()
     """Empty: the built-in demonstration model."""
     tools: Tools = Tools()
+    documents: Documents = Documents()
     prompts: tuple[PromptTemplate, ...] = ()
 
 

@@ -94,6 +94,16 @@ class Tool(Protocol):
         ...
 
 
+class Documents(Protocol):
+    """Reads the text out of documents that come with a request."""
+
+    async def text(self, data: bytes, *, filename: str, media_type: str, param: str) -> str:
+        """What kind it is, its bytes say; the name and the type (either may be empty) may not contradict them. Pages,
+        sheets and slides have headings with their number. Raises InvalidRequest, naming `param`, for what cannot be
+        read or is larger than a bound, and TooManyRequests."""
+        ...
+
+
 Order: TypeAlias = Literal["asc", "desc"]
 
 
