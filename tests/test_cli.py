@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from antiphon import __version__, checks, cli, client, config
+from antiphon import __version__, checks, cli, client, origins
 from antiphon.config import Server
 from antiphon.core.ports import Check
 from antiphon.errors import AntiphonError
@@ -217,7 +217,7 @@ def test_the_start_names_address_models_database_and_a_line_to_try() -> None:
 
 def welcome(*, needs_key: bool = False, **flags: object) -> str:
     dotted = {name.replace("__", "."): value for name, value in flags.items()}
-    return "\n".join(cli.welcome(config.load(None, {}, dotted), needs_key=needs_key))
+    return "\n".join(cli.welcome(origins.load(None, {}, dotted), needs_key=needs_key))
 
 
 def test_the_start_shows_no_secret_and_a_line_that_fits_the_models() -> None:
@@ -310,12 +310,12 @@ def test_doctor_takes_a_server_that_is_up_for_a_good_sign(antiphon: Terminal, ca
 
 def test_the_database_may_lie_in_a_directory_yet_to_be_made_but_not_where_one_may_not_write(tmp_path: Path) -> None:
     def found(database: str) -> Check:
-        settings = config.load(None, {}, {"storage.database": database, "models": [{"kind": "scripted"}]})
+        settings = origins.load(None, {}, {"storage.database": database, "models": [{"kind": "scripted"}]})
         return next(check for check in checks.around(settings) if check.name == "disk")
 
     assert found(str(tmp_path / "a" / "b" / "x.db")).ok
     assert found(":memory:").ok
-    names = [check.name for check in checks.around(config.load(None, {}))]
+    names = [check.name for check in checks.around(origins.load(None, {}))]
     assert names == ["python", "disk", "port", "libgomp"]
     if Path("/proc").is_dir():  # of all directories the one that not even root may write to
         assert not found("/proc/x.db").ok

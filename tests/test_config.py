@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 import pytest
 
-from antiphon import config
+from antiphon import origins
 from antiphon.config import (
     ChatUpstream,
     Effort,
@@ -42,7 +42,7 @@ def written(directory: Path, text: str, name: str = "antiphon.toml") -> str:
 def load(home: Path, text: str = "", environ: dict[str, str] | None = None, **flags: object) -> Settings:
     path = written(home, text, "given.toml") if text else None
     dotted = {name.replace("__", "."): value for name, value in flags.items()}
-    return config.load(path, {"HOME": str(home)} | (environ or {}), dotted)
+    return origins.load(path, {"HOME": str(home)} | (environ or {}), dotted)
 
 
 def fault(home: Path, text: str = "", environ: dict[str, str] | None = None, **flags: object) -> str:
@@ -73,7 +73,7 @@ def test_the_file_of_the_flag_wins_over_that_of_the_environment_and_both_over_th
     user = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "xdg")}
 
     def port(path: str | None, environ: dict[str, str]) -> int:
-        return config.load(path, user | environ).server.port
+        return origins.load(path, user | environ).server.port
 
     assert port(None, {}) == 8000
     written(home, "server.port = 1", "xdg/antiphon/antiphon.toml")
@@ -107,7 +107,7 @@ def test_a_chosen_database_may_start_with_a_tilde(home: Path, monkeypatch: pytes
 def test_the_default_database_lies_where_the_system_keeps_data(
     platform: str, environ: dict[str, str], place: str
 ) -> None:
-    assert config.default_database(environ, platform) == str(Path(place))
+    assert origins.default_database(environ, platform) == str(Path(place))
 
 
 def leaves(kind: type[Section] = Settings, path: str = "") -> Iterator[tuple[str, object]]:
@@ -221,10 +221,10 @@ def test_a_mistake_on_the_command_line_says_so(home: Path) -> None:
 
 def test_a_named_file_must_be_readable_text(home: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml: .* cannot be read: No such file"):
-        config.load("nowhere.toml", {})
+        origins.load("nowhere.toml", {})
     (home / "latin.toml").write_bytes(b"a = '\xe9'")
     with pytest.raises(SettingsError, match=r"latin\.toml: this is not UTF-8: byte 5"):
-        config.load("latin.toml", {})
+        origins.load("latin.toml", {})
 
 
 def test_the_settings_know_every_effort() -> None:
@@ -259,16 +259,16 @@ def test_a_key_that_cannot_be_known_is_a_mistake(home: Path, text: str, message:
 
 def test_masked_settings_show_hints_and_no_secret(home: Path) -> None:
     text = CHAT + f"key = '{KEY}'\n[[auth.keys]]\nkey = 'short-secret'"
-    shown: Any = config.masked(load(home, text))
+    shown: Any = origins.masked(load(home, text))
     assert shown["models"][0]["key"] == "sk-…cd12"
     assert shown["models"][0]["url"] == "https://***@api.example/v1"
     assert shown["auth"]["keys"][0]["key"] == "***"
-    assert config.masked(Settings()) == msgspec.json.decode(msgspec.json.encode(Settings()))
+    assert origins.masked(Settings()) == msgspec.json.decode(msgspec.json.encode(Settings()))
 
 
 def test_the_tree_as_toml_reads_back_as_the_same_settings(home: Path) -> None:
     models = [{"kind": "local", "path": 'C:\\a "b".gguf'}, {"kind": "chat", "url": "http://x/v1", "models": ["ä"]}]
     keys = [{"project": "shop", "key": "plain"}]
     settings = load(home, models=models, auth__keys=keys, storage__database="x.db", tools__scripted__enabled=True)
-    text = config.as_toml(msgspec.json.decode(msgspec.json.encode(settings)))
+    text = origins.as_toml(msgspec.json.decode(msgspec.json.encode(settings)))
     assert load(home, text) == settings

@@ -8,7 +8,8 @@ import openai
 import pytest
 from openai.types.responses import ResponseInputFileParam, ResponseInputImageParam, ResponseInputTextParam
 
-from antiphon.config import PromptTemplate, Settings, TemplateMessage, load
+from antiphon.config import PromptTemplate, Settings, TemplateMessage
+from antiphon.origins import load
 from tests.conftest import WAIT_S, serve
 
 Variables: TypeAlias = dict[str, str | ResponseInputTextParam | ResponseInputImageParam | ResponseInputFileParam]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import antiphon
-from antiphon import config
+from antiphon import origins
 from antiphon.config import SealingKey, Settings
 from antiphon.errors import InvalidEncryptedContent, SettingsError
 from antiphon.sealing import INFLATED_BYTES_MAX, Seal
@@ -156,7 +156,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 def load(tmp_path: Path, text: str) -> Settings:
     (tmp_path / "antiphon.toml").write_text(text, encoding="utf-8")
-    return config.load(str(tmp_path / "antiphon.toml"), {"HOME": str(tmp_path), "A_KEY": KEY})
+    return origins.load(str(tmp_path / "antiphon.toml"), {"HOME": str(tmp_path), "A_KEY": KEY})
 
 
 def test_keys_come_from_the_file_or_the_environment_and_are_masked(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_keys_come_from_the_file_or_the_environment_and_are_masked(tmp_path: Pat
     settings = load(tmp_path, text)
 
     assert [(key.id, key.key) for key in settings.sealing.keys] == [("new", KEY), ("old", "x" + KEY)]
-    shown: Any = config.masked(settings)
+    shown: Any = origins.masked(settings)
     assert [key["key"] for key in shown["sealing"]["keys"]] == ["012…cdef", "x01…cdef"]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from antiphon import __version__, config
+from antiphon import __version__, origins
 from antiphon.config import HttpUpstream, LocalModel, ModelSettings, Settings
 from antiphon.errors import AntiphonError, SettingsError
 from antiphon.keys import without_password
@@ -183,7 +183,7 @@ def _settings_flags() -> argparse.ArgumentParser:
 
 def _config_flags(group: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
     group.add_argument(
-        "--config", metavar="FILE", help=f"the settings file (default: $ANTIPHON_CONFIG, else ./{config.FILE_NAME})"
+        "--config", metavar="FILE", help=f"the settings file (default: $ANTIPHON_CONFIG, else ./{origins.FILE_NAME})"
     )
     group.add_argument(
         "--database", dest="storage.database", metavar="FILE", help="the SQLite file; :memory: keeps nothing"
@@ -243,7 +243,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         flags["models"] = models
     if getattr(arguments, "scripted", False):
         flags["tools.scripted.enabled"] = True
-    return config.load(arguments.config, os.environ, flags)
+    return origins.load(arguments.config, os.environ, flags)
 
 
 def _models(arguments: argparse.Namespace) -> list[dict[str, str]]:
@@ -329,13 +329,13 @@ def _check(arguments: argparse.Namespace) -> int:
     import json
 
     settings = _settings(arguments)
-    shown = config.masked(settings)
+    shown = origins.masked(settings)
     if arguments.json:
         _say(json.dumps(shown, indent=2, ensure_ascii=False))
         return 0
-    file = config.settings_file(arguments.config, os.environ)
+    file = origins.settings_file(arguments.config, os.environ)
     _say(f"# settings file: {file or 'none'}")
-    _say(config.as_toml(shown).rstrip("\n"))
+    _say(origins.as_toml(shown).rstrip("\n"))
     return 0
 
 
