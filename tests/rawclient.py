@@ -19,14 +19,14 @@ from antiphon.blobs.memory import MemoryBlobs
 from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Storage, Tools
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.fold import fold
-from antiphon.core.ports import Check, Model, ModelCard, Store
+from antiphon.core.ports import Check, Model, ModelCard, Sense, Store
 from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
-from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
 from antiphon.errors import ApiError
+from antiphon.net.fetch import Fetcher
 from antiphon.sealing import Seal
 from tests.conftest import listening
 
@@ -288,6 +288,8 @@ class Played:
         """Ends the turn without a Finish."""
         self._batches.put_nowait(None)
 
+    takes: frozenset[Sense] = frozenset(("image", "audio"))
+
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         del fresh
         self.is_wanted.set()
@@ -330,10 +332,12 @@ async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIter
     """The server as `app.running` puts it together, but around these models and this store, which stays open."""
     hosted = {kind: tools.build(kind) for kind in tools.TOOLS}
     key = app.secret(settings)
-    world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
-    engine = Engine(world, Catalog(models), Inputs())
     gate = Gate(store, key, settings.auth, settings.cors, hosts_open=False)
-    files = Files(store.files, MemoryBlobs(settings.storage), settings.limits, app._new_id, app._now)
+    blobs = MemoryBlobs(settings.storage)
+    files = Files(store.files, blobs, settings.limits, app._new_id, app._now)
+    inputs = app._inputs(settings, Fetcher(settings.fetch, 1), files, store.files, blobs)
+    world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
+    engine = Engine(world, Catalog(models), inputs)
     asgi = routes.build(engine, files, gate, settings.limits, settings.cors, strict=False)
     async with listening(asgi, settings) as address:
         yield address

@@ -52,8 +52,16 @@ OBJECTS = st.dictionaries(TEXTS, JSON, max_size=3)
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,16}", fullmatch=True)
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
-    (items.InputImage, "image_url"): st.just(PICTURE),
-    (actions.ComputerScreenshot, "image_url"): st.just(PICTURE),
+    **{
+        (kind, name): st.just(PICTURE if name == "image_url" else UNSET)
+        for kind in (items.InputImage, actions.ComputerScreenshot)
+        for name in ("image_url", "file_id")
+    },
+    (items.InputFile, "file_data"): st.sampled_from(["aGVsbG8=", "data:text/plain;base64,aGVsbG8="]),
+    (items.InputFile, "file_url"): st.just(UNSET),
+    (items.InputFile, "file_id"): st.just(UNSET),
+    (items.InputFile, "filename"): st.sampled_from(["a.txt", "notes"]),
+    (items.AudioData, "data"): st.just("AAAA"),
     (tools.FunctionTool, "name"): NAMES,
     (tools.CustomTool, "name"): NAMES,
     (tools.NamespaceTool, "name"): NAMES,
@@ -87,7 +95,9 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def _field(kind: type[Struct], field: structs.FieldInfo) -> st.SearchStrategy[Any]:
-    given = FIELDS.get((kind, field.name), values(field.type))
+    if (kind, field.name) in FIELDS:
+        return FIELDS[kind, field.name]
+    given = values(field.type)
     return given if field.required else given | st.just(_default(field))
 
 

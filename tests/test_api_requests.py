@@ -546,10 +546,6 @@ async def test_what_only_python_takes_for_the_default_is_refused(url: str, name:
             "prompt_cache_options.comparison_response_id",
         ),
         (tool(allowed_callers=["programmatic"]), "tools[0].allowed_callers"),
-        (item(content=[PICTURE | {"image_url": "https://example.com/a.png"}]), "input[0].content[0].image_url"),
-        (item(content=[PICTURE | {"file_id": "file_1"}]), "input[0].content[0].file_id"),
-        ({"input": [CALL, OUTPUT | {"output": [PICTURE | {"image_url": "x"}]}]}, "input[1].output[0].image_url"),
-        ({"prompt": {"id": "p", "variables": {"a": {"type": "input_file"}}}}, "prompt.variables"),
     ],
     ids=str,
 )
@@ -663,9 +659,8 @@ async def test_two_names_of_one_thing_that_contradict_each_other_are_refused(
     assert "say different things" in answer.error["message"]
 
 
-PARTS = {"input_file", "input_audio"}
 CHOICES = HOSTED
-ITEMS = LATER_TYPES - PARTS - HOSTED
+ITEMS = LATER_TYPES - HOSTED
 
 
 @pytest.mark.parametrize("kind", sorted(ITEMS))
@@ -706,15 +701,6 @@ async def test_allowing_a_hosted_tool_alone_is_refused(url: str, kind: str) -> N
 
     assert answer.refusal == (400, None, "tool_choice")
     assert "(this server cannot run it)" in answer.error["message"]
-
-
-@pytest.mark.parametrize("kind", sorted(PARTS))
-async def test_a_part_of_a_type_that_waits_is_refused(url: str, kind: str) -> None:
-    answer = await create(url, input=[{"role": "user", "content": [TEXT_PART, {"type": kind}]}])
-    output = await create(url, input=[CALL, OUTPUT | {"output": [{"type": kind}]}])
-
-    assert answer.refusal == (400, "unsupported_parameter", "input[0].content[1].type")
-    assert output.refusal == (400, "unsupported_parameter", "input[1].output[0].type")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Urls]:
     kinds = {
         "open": settings,
         "keys": changed(settings, auth={"keys": (StaticKey(key=KEY),)}),
-        "strict": changed(settings, server={"strict": True}),
+        "strict": changed(settings, server={"strict": True}, limits={"image_bytes_max": 64}),
     }
     async with AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(serve(one)) for name, one in kinds.items()}

@@ -173,7 +173,7 @@ async def test_each_item_has_an_id_of_its_own_in_the_conversation(client: openai
 
 
 ONE = [user("x")]
-BAD_PICTURE = [user([{"type": "input_image", "image_url": "nowhere"}])]
+NO_PICTURE = [user([{"type": "input_image"}])]
 DECLARES = [{"type": "additional_tools", "role": "developer", "tools": [{"type": "function"}]}]
 
 
@@ -187,7 +187,7 @@ DECLARES = [{"type": "additional_tools", "role": "developer", "tools": [{"type":
         ("", {"items": [{"role": "user"}]}, "missing_required_parameter", "items[0].content"),
         ("", {"items": [{"role": "user", "content": "x", "id": "x" * 129}]}, "string_above_max_length", "items[0].id"),
         ("", {"items": [{"type": "web_search_call"}]}, "unsupported_parameter", "items[0].type"),
-        ("", {"items": BAD_PICTURE}, "unsupported_parameter", "items[0].content[0].image_url"),
+        ("", {"items": NO_PICTURE}, "missing_required_parameter", "items[0].content[0].image_url"),
         ("", {"items": DECLARES}, "missing_required_parameter", "items[0].tools[0].name"),
         ("", {"metadata": {"a" * 65: "b"}}, "string_above_max_length", "metadata"),
         ("", {"metadata": {str(number): "b" for number in range(17)}}, "object_above_max_properties", "metadata"),

@@ -199,7 +199,7 @@ async def test_verbosity_is_told_in_the_system_message() -> None:
 
 # -- images
 
-RED, BLUE = "data:image/png;base64,cmVk", "data:image/png;base64,Ymx1ZQ=="
+RED, BLUE = "data:image/png;base64,iVBORw0KGgo=", "data:image/gif;base64,R0lGODlh"
 
 
 async def test_an_image_of_the_user_reaches_the_upstream() -> None:

@@ -1416,7 +1416,7 @@ def newer(path: Path) -> None:
         (text, "not an SQLite database"),
         (foreign, "another program"),
         (foreign_and_empty, "another program"),
-        (newer, "version 999, and this antiphon knows versions up to 4"),
+        (newer, "version 999, and this antiphon knows versions up to 5"),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_left_as_it_was(

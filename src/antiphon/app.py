@@ -21,13 +21,16 @@ from antiphon import blobs, models, observe, stores, tools
 from antiphon.api import routes
 from antiphon.api.auth import LOOPBACK, Gate
 from antiphon.config import ModelSettings, Settings
-from antiphon.core.ports import Check, Store, Tool
+from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Store, Tool
 from antiphon.crypto import Secret
+from antiphon.documents.reader import DocumentReader
 from antiphon.engine.catalog import Catalog
+from antiphon.engine.copies import Copies
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.run import World
+from antiphon.engine.sources import Sources
 from antiphon.errors import InvalidRequest, SettingsError
 from antiphon.net.address import Allowed
 from antiphon.net.fetch import Fetcher
@@ -141,7 +144,9 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         key = secret(settings)
         fetcher = Fetcher(settings.fetch, settings.limits.fetches_max)
         stack.push_async_callback(fetcher.close)
-        files = await stack.enter_async_context(_open_files(settings, store))
+        kept = blobs.build(settings.storage)
+        stack.push_async_callback(kept.close)
+        files = await stack.enter_async_context(_swept(Files(store.files, kept, settings.limits, _new_id, _now)))
         sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
         for source in sources:
             stack.push_async_callback(source.close)
@@ -149,7 +154,8 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
             await source.start()
         seal = Seal(key.value, settings.sealing.keys)
         world = World(store, _tools(settings), settings.limits, _new_id, _now, seal)
-        engine = Engine(world, Catalog(sources), Inputs(), prompts=settings.prompts, strict=settings.server.strict)
+        inputs = _inputs(settings, fetcher, files, store.files, kept)
+        engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
         gate = Gate(
             store,
@@ -173,20 +179,22 @@ async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
 
 
 @asynccontextmanager
-async def _open_files(settings: Settings, store: Store) -> AsyncGenerator[Files, None]:
-    """The files beside this store, swept now and from time to time."""
-    kept = blobs.build(settings.storage)
+async def _swept(files: Files) -> AsyncGenerator[Files, None]:
+    """The files, swept now and from time to time."""
+    sweeping = asyncio.create_task(files.sweep_for_ever())
     try:
-        files = Files(store.files, kept, settings.limits, _new_id, _now)
-        sweeping = asyncio.create_task(files.sweep_for_ever())
-        try:
-            yield files
-        finally:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
+        yield files
     finally:
-        await kept.close()
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+
+
+def _inputs(settings: Settings, fetch: Fetch, files: Files, store: FileStore, kept: Blobs) -> Inputs:
+    documents, limits = settings.documents, settings.limits
+    copies = Copies(store, kept, limits, _new_id, _now)
+    sources = Sources(fetch, files, DocumentReader(documents), copies, limits, file_bytes_max=documents.bytes_max)
+    return Inputs(sources, bytes_max=limits.input_bytes_max)
 
 
 def secret(settings: Settings) -> Secret:

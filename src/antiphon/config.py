@@ -110,6 +110,14 @@ class Limits(Section, frozen=True, kw_only=True):
     """Pending uploads count, so that no project fills the disk. What is being received does not: hence the last two."""
     fetches_max: Positive = 32
     """Fetched at once, each held in memory whole; more wait for their turn."""
+    image_bytes_max: Positive = 20 * 1024 * 1024
+    """One picture of a request, decoded; wherever it comes from."""
+    input_bytes_max: Positive = 256 * 1024 * 1024
+    """Pictures and files that one request has fetched or read, those of its history included: all are in memory."""
+    copies_max: Positive = 10_000
+    """Pictures and texts that were fetched or extracted, kept for later turns; the oldest go first."""
+    copy_bytes_max: Positive = 1024 * 1024 * 1024
+    """Of them all."""
 
 
 class Fetch(Section, frozen=True, kw_only=True):
@@ -143,6 +151,12 @@ class HttpUpstream(Section, frozen=True, kw_only=True):
     """No byte for this long ends the call. There is no limit on the whole."""
     attempts_max: Positive = 3
     """Tries before the first token, for failures that another try may mend."""
+    images: bool = True
+    """Its models can see. Where some can and others cannot, give it twice, with `models`."""
+    files: bool = False
+    """Its models take documents as they are. Others are told their text."""
+    audio: bool = False
+    """Its models can hear."""
 
 
 class ChatUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", tag="chat"):

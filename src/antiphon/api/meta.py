@@ -11,13 +11,21 @@ from antiphon import __version__
 from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
-from antiphon.wire.actions import ComputerAction, Exited, LocalShellAction, SafetyCheck, ShellAction, ShellOutput
+from antiphon.wire.actions import (
+    ComputerAction,
+    ComputerScreenshot,
+    Exited,
+    LocalShellAction,
+    SafetyCheck,
+    ShellAction,
+    ShellOutput,
+)
 from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, METADATA_VALUE_CHARS_MAX
 from antiphon.wire.conversation import AddItems, CreateConversation, UpdateConversation
 from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.formats import Format
-from antiphon.wire.items import InputItem, Message, MessagePart, ReasoningUpdate
+from antiphon.wire.items import InputFile, InputImage, InputItem, Message, MessagePart, ReasoningUpdate
 from antiphon.wire.request import CreateResponse, PromptCacheWish, ReasoningOptions, StreamOptions, TextOptions
 from antiphon.wire.resources import ErrorBody, Health
 from antiphon.wire.response import PromptUse
@@ -188,8 +196,16 @@ NULLED: tuple[type[Struct], ...] = (
     *(CreateResponse, CreateConversation, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
     *(*get_args(InputItem), *get_args(MessagePart), *get_args(Tool), *get_args(Format)),
     *(ReasoningUpdate, ShellAction, LocalShellAction, SafetyCheck, ShellOutput, Exited, *get_args(ComputerAction)),
+    ComputerScreenshot,
 )
 """Where null stands for what is not given."""
+
+SOURCES: dict[type[Struct], tuple[str, ...]] = {
+    InputImage: ("image_url", "file_id"),
+    ComputerScreenshot: ("image_url", "file_id"),
+    InputFile: ("file_data", "file_url", "file_id"),
+}
+"""Where something must be brought from, by exactly one of these."""
 
 
 def _describe_input(components: dict[str, Any]) -> None:
@@ -216,6 +232,8 @@ def _describe_input(components: dict[str, Any]) -> None:
         described = components[kind.__name__]
         for name in described["properties"].keys() - {*described.get("required", ()), "type"}:
             described["properties"][name] = {"anyOf": [described["properties"][name], {"type": "null"}]}
+    for kind, sources in SOURCES.items():
+        components[kind.__name__] |= _one_is_given(*sources)
     for named in (FunctionTool, CustomTool, NamespaceTool, ScriptedTool):
         components[named.__name__]["properties"]["name"]["pattern"] = f"^{NAME_PATTERN}$"
     request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given(*BEGINNINGS)]

@@ -270,7 +270,7 @@ def output_text(item: ClientOutput) -> ToolOutput:
         case ApplyPatchCallOutput():
             return item.status if item.output is UNSET else f"{item.status}: {item.output}"
         case ComputerCallOutput():
-            return (InputImage(image_url=item.output.image_url),)
+            return (InputImage(image_url=item.output.image_url, file_id=item.output.file_id),)
         case _:
             assert isinstance(item, ToolSearchOutput)
             names = ", ".join(str(tool.get("name", tool.get("type"))) for tool in item.tools)

@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType, json, structs
 from antiphon.core import lowering
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
-from antiphon.core.ports import Tool
+from antiphon.core.ports import Sense, Tool
 from antiphon.core.prompt import Memo, PromptItem
 from antiphon.errors import InvalidRequest
 from antiphon.wire.formats import ReasoningEffort
@@ -25,9 +25,11 @@ from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
     HostedCall,
+    InputImage,
     Item,
     LocalShellCall,
     Message,
+    MessagePart,
     Reasoning,
     TextUpdate,
     ToolSearchOutput,
@@ -52,6 +54,8 @@ class Context(Struct, frozen=True, kw_only=True):
     effort: ReasoningEffort | None = None
     format: TextUpdate | None = None
     """As the last configuration_update has them."""
+    senses: frozenset[Sense] = frozenset()
+    """What is told beside words."""
     size: int = 0
     """About how many bytes of memory the items take."""
     memo: Memo
@@ -62,9 +66,15 @@ def empty() -> Context:
     return Context(memo=Memo())
 
 
-def grown(context: Context, items: Sequence[Item], shown: Sequence[Item], runners: Mapping[str, Tool]) -> Context:
+def grown(
+    context: Context,
+    items: Sequence[Item],
+    shown: Sequence[Item],
+    runners: Mapping[str, Tool],
+    senses: frozenset[Sense] = frozenset(),
+) -> Context:
     """The context with `items` behind what it holds, each output under the call_id of the call it answers. `shown` are
-    the same items in the form in which a model may be told of them.
+    the same items in the form in which a model may be told of them, and `senses` what they hold beside words.
 
     Raises InvalidRequest for an output that has no call before it. Matched in order, not by id alone: some vendors give
     the same call id again in a later turn.
@@ -110,15 +120,27 @@ def grown(context: Context, items: Sequence[Item], shown: Sequence[Item], runner
         brought=(*context.brought, *brought),
         effort=effort,
         format=wanted,
-        size=context.size + sum(map(_size, items)),
+        senses=context.senses | senses,
+        size=context.size + sum(map(_size, items)) + _more(items, shown if senses else items),
         memo=context.memo,
     )
 
 
+def _more(items: Sequence[Item], shown: Sequence[Item]) -> int:
+    """What is shown beside what is stored, such as a picture beside its address."""
+    return 0 if shown is items else sum(_size(new) for new, old in zip(shown, items, strict=True) if new is not old)
+
+
 def _size(item: Item) -> int:
     if type(item) is Message:  # by far the most, and the largest
-        return ITEM_BYTES + sum(len(getattr(part, "text", "")) or len(json.encode(part)) for part in item.content)
+        return ITEM_BYTES + sum(map(_part_size, item.content))
     return ITEM_BYTES + len(json.encode(item))
+
+
+def _part_size(part: MessagePart) -> int:
+    if isinstance(part, InputImage):
+        return len(part.image_url or part.file_id or "")
+    return len(getattr(part, "text", "")) or len(json.encode(part))
 
 
 def require_outputs(context: Context) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core import images, lowering, toolbox
+from antiphon.core import lowering, parts, toolbox
 from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
 from antiphon.core.ids import ID_CHARS_MAX, NewId
-from antiphon.core.ports import Tool
+from antiphon.core.ports import Sense, Tool
 from antiphon.core.prompt import Prompt, PromptItem, Sampling, VendorThought
 from antiphon.core.thoughts import check_led_on
 from antiphon.core.toolbox import Choice, Declared, Toolbox
@@ -91,7 +91,7 @@ def entered(
     param: str,
 ) -> tuple[Item, ...]:
     """Items of a request as they stand in a conversation, behind `before`. `param` is what they are called there."""
-    images.check(items, param)
+    parts.check(items, param)
     found = [_resolved(item, referenced, param) if isinstance(item, ItemReference) else item for item in items]
     taken = {item.id for item in before} if any(item.id for item in found) else set()
     given: list[Item] = []
@@ -109,19 +109,21 @@ def make(
     before: Context,
     given: tuple[Item, ...],
     shown: Sequence[Item],
+    senses: frozenset[Sense] = frozenset(),
     runners: Mapping[str, Tool],
     bounds: Bounds,
     new_id: NewId,
     now: int,
     strict: bool = False,
 ) -> Plan:
-    """`given` are the request's items, and `shown` the same in the form in which a model may be told of them; `runners`
-    are this server's hosted tools, by declaration type. `strict` refuses what is else left out and named.
+    """`given` are the request's items, and `shown` the same in the form in which a model may be told of them, with
+    `senses`, what they hold beside words; `runners` are this server's hosted tools, by declaration type. `strict`
+    refuses what is else left out and named.
 
     Raises InvalidRequest naming the parameter.
     """
     model = require_model(request)
-    context = grown(before, given, shown, runners)
+    context = grown(before, given, shown, runners, senses)
     require_outputs(context)
     given = context.items[len(before.items) :]
     request, format_param = _configured(request, before, given)

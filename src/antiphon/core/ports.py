@@ -31,11 +31,18 @@ class Check(Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+Sense: TypeAlias = Literal["image", "audio", "file", "document"]
+"""What may be told beside what is said: a file as it is, or, as a document, its text."""
+
+
 class Model(Protocol):
     """A source of answers, which may serve several models by name.
 
     Raises ModelError (or ContextLengthExceeded, ModelOverloaded, InvalidRequest for what the vendor refuses).
     """
+
+    takes: frozenset[Sense]
+    """What it can be told beside text. A file that it does not take is told as text."""
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         """The models it serves now; raises ModelError when it cannot tell. An adapter may remember them for a while:
@@ -286,11 +293,18 @@ Obstacle: TypeAlias = Literal["files", "bytes", "parts", "ended"]
 """Why something was not taken: which bound of the quota it would exceed, or that the upload is no longer pending."""
 
 
-class FileStore(Protocol):
-    """What is known of files and uploads; their bytes are blobs, under the ids of files and parts.
+class CopyBounds(Struct, frozen=True, kw_only=True):
+    """How many copies of what was brought from elsewhere are kept, and their bytes."""
 
-    No blob is ever lost sight of: it is *loose*, that is due to be deleted at some time, until a file or a part takes
-    it, and again once that is gone. Times are in Unix seconds; what has expired by `now` does not exist.
+    copies_max: int
+    bytes_max: int
+
+
+class FileStore(Protocol):
+    """What is known of files, uploads and copies; their bytes are blobs, under the ids of files and parts and keys.
+
+    No blob is ever lost sight of: it is *loose*, that is due to be deleted at some time, until a file, a part or a copy
+    takes it, and again once that is gone. Times are in Unix seconds; what has expired by `now` does not exist.
     """
 
     async def reserve(self, key: str, due_at: int) -> None:
@@ -333,6 +347,14 @@ class FileStore(Protocol):
 
     async def cancel(self, project: str, upload_id: str, now: int) -> Obstacle | None:
         """Ends a pending upload as cancelled. Its parts' blobs are loose then."""
+        ...
+
+    async def copy(self, digest: str) -> str | None:
+        """The blob of what was brought from the source of this digest, which names project, kind and source."""
+        ...
+
+    async def keep_copy(self, digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int) -> None:
+        """Takes the loose blob. The one that it replaces, and the oldest beyond the bounds, are loose then."""
         ...
 
     async def expire(self, now: int, limit: int) -> int:

@@ -1,13 +1,7 @@
-"""What kind of document bytes are, and whether a name or a media type says otherwise. Reads none."""
+"""What kind of document a name or a media type claims, and what is text. Reads no document."""
 
 from pathlib import PurePosixPath
-from typing import Literal, TypeAlias
 
-Family: TypeAlias = Literal["pdf", "zip", "ole", "text"]
-
-PDF_HEAD_BYTES = 1024
-"""Readers of PDF accept as much before its mark (ISO 32000-1, annex H.3.4.1)."""
-MARKS: tuple[tuple[bytes, Family], ...] = ((b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"\xd0\xcf\x11\xe0", "ole"))
 MEDIA_TYPES = {
     "application/pdf": "pdf",
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
@@ -20,13 +14,6 @@ TEXT_SUFFIXES = frozenset({"txt", "md", "csv", "tsv", "json", "jsonl", "xml", "h
 SUFFIXES = {kind: kind for kind in ("pdf", "docx", "xlsx", "pptx")} | dict.fromkeys(TEXT_SUFFIXES, "text")
 CONTROLS = bytes(sorted(set(range(32)) - set(b"\t\n\f\r\x1b")))
 """What no text in an old encoding holds."""
-
-
-def family(data: bytes) -> Family:
-    """By its first bytes. What has no mark is taken for text: `decoded` tells whether it is."""
-    if b"%PDF-" in data[:PDF_HEAD_BYTES]:
-        return "pdf"
-    return next((family for mark, family in MARKS if data.startswith(mark)), "text")
 
 
 def claims(filename: str, media_type: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 import antiphon
 from antiphon import config
-from antiphon.documents.kinds import claims, decoded, family
+from antiphon.core.media import family
+from antiphon.documents.kinds import claims, decoded
 from antiphon.errors import InvalidRequest, TooManyRequests, UnsupportedParameter
 
 START = (

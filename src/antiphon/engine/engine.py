@@ -34,7 +34,7 @@ class Engine:
     ) -> None:
         """`strict`: what is else left out and named is refused."""
         self._world = world
-        self._preparation = Preparation(world, inputs, prompts, strict=strict)
+        self._preparation = Preparation(world, catalog, inputs, prompts, strict=strict)
         self._catalog = catalog
         self._locks = Locks(world.store.conversations, world.clock)
         self.conversations = Conversations(world)

@@ -1,6 +1,7 @@
 """Prepare: what planning needs from the world, and the plan that comes of it. Knows no HTTP and starts nothing."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec import structs
 
@@ -9,10 +10,11 @@ from antiphon.core import templates
 from antiphon.core.context import Context, empty, grown
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.templates import Template
+from antiphon.engine.catalog import Catalog
 from antiphon.engine.contexts import Contexts, Key
-from antiphon.engine.inputs import Inputs
+from antiphon.engine.inputs import Find, Inputs, Mind, Shown
 from antiphon.engine.run import World
-from antiphon.errors import InvalidRequest, MutuallyExclusive, NotFound, PreviousResponseNotFound
+from antiphon.errors import InvalidRequest, ModelNotFound, MutuallyExclusive, NotFound, PreviousResponseNotFound
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 
@@ -20,8 +22,11 @@ from antiphon.wire.request import CreateResponse
 class Preparation:
     """Requests become plans here."""
 
-    def __init__(self, world: World, inputs: Inputs, prompts: Sequence[Template], *, strict: bool) -> None:
+    def __init__(
+        self, world: World, catalog: Catalog, inputs: Inputs, prompts: Sequence[Template], *, strict: bool
+    ) -> None:
         self._world = world
+        self._catalog = catalog
         self._inputs = inputs
         self._prompts = prompts
         self._strict = strict
@@ -34,16 +39,19 @@ class Preparation:
         if request.input:
             request = structs.replace(request, input=self._world.thoughts(project).restored(request.input, "input"))
         request = templates.applied(request, self._prompts)
-        planning.require_model(request)
-        before, version = await self._earlier(project, request)
+        find = partial(self._mind, planning.require_model(request))
+        before, version = await self._earlier(project, request, find)
         ids = planning.references(request.input or ())
         referenced = await self._world.store.items(project, ids) if ids else {}
         given = planning.arranged(request, before, referenced, self._bounds, self._world.new_id)
+        is_kept = request.store or request.conversation is not None
+        shown, senses = await self._shown(project, given, "input", find, keeps=is_kept)
         plan = planning.make(
             request,
             before=before,
             given=given,
-            shown=await self._shown(project, given, "input"),
+            shown=shown,
+            senses=senses,
             runners=self._world.tools,
             bounds=self._bounds,
             new_id=self._world.new_id,
@@ -63,44 +71,55 @@ class Preparation:
             key, old = (project, conversation.id, plan.version + 1), (project, conversation.id, plan.version)
         self._contexts.put(key, context, instead_of=old)
 
-    async def _earlier(self, project: str, request: CreateResponse) -> tuple[Context, int]:
+    async def _earlier(self, project: str, request: CreateResponse, find: Find) -> tuple[Context, int]:
         """What came before; and, of a conversation, in which version."""
         if request.conversation is None:
-            return await self._before(project, request.previous_response_id), 0
+            return await self._before(project, request.previous_response_id, find), 0
         if request.previous_response_id is not None:
             raise MutuallyExclusive
         try:
-            return await self._in_conversation(project, request.conversation.id)
+            return await self._in_conversation(project, request.conversation.id, find)
+        except ModelNotFound:
+            raise
         except (InvalidRequest, NotFound) as error:
             error.param = "conversation"
             raise
 
-    async def _in_conversation(self, project: str, conversation_id: str) -> tuple[Context, int]:
+    async def _in_conversation(self, project: str, conversation_id: str, find: Find) -> tuple[Context, int]:
         version = await self._world.store.conversations.version(project, conversation_id)
         context = self._contexts.get((project, conversation_id, version))
-        if context is None:
+        if context is None or not await self._inputs.fits(context.senses, "conversation", find):
             version, items = await self._world.store.conversations.context(project, conversation_id)
-            context = await self._told(project, items, "conversation")
+            context = await self._told(project, items, "conversation", find)
             self._contexts.put((project, conversation_id, version), context)
         return context, version
 
-    async def _before(self, project: str, response_id: str | None) -> Context:
+    async def _before(self, project: str, response_id: str | None, find: Find) -> Context:
         if response_id is None:
             return empty()
         key, store = (project, response_id), self._world.store
         context = self._contexts.get(key)
-        if context is not None and await store.has(project, response_id):
+        if (
+            context is not None
+            and await store.has(project, response_id)
+            and await self._inputs.fits(context.senses, "previous_response_id", find)
+        ):
             return context
         items = await store.context(project, response_id)
         if items is None:
             self._contexts.drop(key)
             raise PreviousResponseNotFound(f"Previous response with id '{response_id[:128]}' not found.")
-        context = await self._told(project, items, "previous_response_id")
+        context = await self._told(project, items, "previous_response_id", find)
         self._contexts.put(key, context)
         return context
 
-    async def _told(self, project: str, items: Sequence[Item], param: str) -> Context:
-        return grown(empty(), items, await self._shown(project, items, param), self._world.tools)
+    async def _told(self, project: str, items: Sequence[Item], param: str, find: Find) -> Context:
+        shown, senses = await self._shown(project, items, param, find)
+        return grown(empty(), items, shown, self._world.tools, senses)
 
-    async def _shown(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
-        return await self._inputs.shown(project, self._world.thoughts(project).shown(items), param)
+    async def _shown(self, project: str, items: Sequence[Item], param: str, find: Find, *, keeps: bool = True) -> Shown:
+        opened = self._world.thoughts(project).shown(items)
+        return await self._inputs.shown(project, opened, param, find, keeps=keeps)
+
+    async def _mind(self, model: str) -> Mind:
+        return Mind(model, (await self._catalog.find(model)).takes)

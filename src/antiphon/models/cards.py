@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from antiphon.config import HttpUpstream, Limits
-from antiphon.core.ports import Check, ModelCard
+from antiphon.core.ports import Check, ModelCard, Sense
 from antiphon.errors import ApiError, ModelError, SettingsError
 from antiphon.models.upstream import Upstream
 
@@ -30,6 +30,12 @@ def connected(settings: HttpUpstream, limits: Limits) -> Upstream:
         attempts_max=settings.attempts_max,
         line_bytes_max=limits.upstream_line_bytes_max,
     )
+
+
+def senses(settings: HttpUpstream) -> frozenset[Sense]:
+    """What its models take beside text."""
+    said: dict[Sense, bool] = {"image": settings.images, "audio": settings.audio, "file": settings.files}
+    return frozenset(sense for sense, is_taken in said.items() if is_taken)
 
 
 class Listing:

@@ -21,7 +21,7 @@ from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.asking import Asking
-from antiphon.models.cards import Listing, connected
+from antiphon.models.cards import Listing, connected, senses
 from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
 from antiphon.models.efforts import understood
 from antiphon.models.logprobs import chunk_reader
@@ -31,6 +31,7 @@ class ChatModel:
     """The models of one upstream."""
 
     def __init__(self, settings: ChatUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.takes = senses(settings)
         self._upstream = connected(settings, limits)
         self._efforts = settings.efforts
         self._listing = Listing(self._upstream, settings.models, clock)

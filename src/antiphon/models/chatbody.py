@@ -10,12 +10,16 @@ from msgspec import structs
 from antiphon.core.prompt import Named, Offer, Prompt, PromptItem
 from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import (
+    Brought,
     FunctionCall,
     FunctionCallOutput,
+    InputAudio,
+    InputFile,
     InputImage,
     InputText,
     Message,
     MessagePart,
+    OutputPart,
     Reasoning,
     ReasoningText,
     SummaryText,
@@ -156,7 +160,7 @@ class _Conversation:
         match item:
             case Message(role="system" | "developer"):
                 self._system.append(_text(item.content))
-                self._show("Images of the instructions:", item.content)
+                self._show("of the instructions", item.content)
             case FunctionCall():
                 self._calls.append(item)
             case FunctionCallOutput():
@@ -171,16 +175,18 @@ class _Conversation:
                 if self._text or self._calls:
                     self._close()
                 self._text = _text(item.content)
-                self._show("Images of this answer:", item.content)
+                self._show("of this answer", item.content)
             case Message():
                 self._close()
                 self._messages.append({"role": "user", "content": _content(item.content)})
 
-    def _show(self, line: str, parts: Iterable[MessagePart]) -> None:
-        """A user message with the images among the parts, where there are any: other roles commonly take text only."""
-        if images := [part for part in parts if isinstance(part, InputImage)]:
+    def _show(self, whose: str, parts: Iterable[MessagePart]) -> None:
+        """A user message with what is no text among the parts, where there is any: other roles commonly take text
+        only."""
+        if shown := [part for part in parts if isinstance(part, Brought)]:
             self._close()
-            self._messages.append({"role": "user", "content": _content((InputText(text=line), *images))})
+            things = " and ".join(sorted({f"{_THINGS[type(part)]}s" for part in shown})).capitalize()
+            self._messages.append({"role": "user", "content": _content((InputText(text=f"{things} {whose}:"), *shown))})
 
     def _close(self) -> None:
         """Thoughts without an answer or a call belong to no message, and are left out."""
@@ -210,37 +216,47 @@ class _Conversation:
         return bool(waiting) and waiting[0] is output
 
     def _place_outputs(self, calls: Iterable[tuple[str, str]]) -> None:
-        """The outputs of calls, by id and name, in one row; after it, the images that are among them."""
-        shown: list[tuple[str, tuple[InputText | InputImage, ...]]] = []
+        """The outputs of calls, by id and name, in one row; after it, the images and files that are among them."""
+        shown: list[tuple[str, tuple[OutputPart, ...]]] = []
         for call_id, name in calls:
             if waiting := self._outputs.get(call_id):
                 output = waiting.popleft().output
                 parts = (InputText(text=output),) if isinstance(output, str) else output
-                has_images = any(isinstance(part, InputImage) for part in parts)
-                text = _text(parts) or "See the image below." * has_images  # some servers refuse an empty output
+                things = {_THINGS[type(part)] for part in parts if isinstance(part, Brought)}
+                below = f"See the {' and the '.join(sorted(things))} below." if things else ""
+                text = _text(parts) or below  # some servers refuse an empty output
                 self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
-                shown.append((f"Images from the call {call_id}{name and f' of {name}'}:", parts))
+                shown.append((f"from the call {call_id}{name and f' of {name}'}", parts))
             else:
                 self.is_whole = False
-        for line, parts in shown:
-            self._show(line, parts)
+        for whose, parts in shown:
+            self._show(whose, parts)
 
 
 def _content(parts: Sequence[MessagePart]) -> str | list[Object]:
     """What a user said: a string wherever that can say it."""
-    if not any(isinstance(part, InputImage) for part in parts):
+    if not any(isinstance(part, Brought) for part in parts):
         return _text(parts)
-    return [_image(part) if isinstance(part, InputImage) else {"type": "text", "text": _text([part])} for part in parts]
+    return [_shown(part) if isinstance(part, Brought) else {"type": "text", "text": _text([part])} for part in parts]
 
 
-def _image(part: InputImage) -> Object:
-    image = {"url": part.image_url}
-    if part.detail != "auto":
-        image["detail"] = "high" if part.detail == "original" else part.detail  # chat servers know low and high
-    return {"type": "image_url", "image_url": image}
+def _shown(part: Brought) -> Object:
+    match part:
+        case InputImage():
+            image = {"url": part.image_url}
+            if part.detail != "auto":
+                image["detail"] = "high" if part.detail == "original" else part.detail  # chat servers know low and high
+            return {"type": "image_url", "image_url": image}
+        case InputFile():
+            return {"type": "file", "file": {"filename": part.filename, "file_data": part.file_data}}
+        case InputAudio():
+            return {"type": "input_audio", "input_audio": structs.asdict(part.input_audio)}
+
+
+_THINGS: dict[type, str] = {InputImage: "image", InputFile: "file", InputAudio: "recording"}
 
 
 def _text(parts: Iterable[MessagePart | ReasoningText | SummaryText]) -> str:
     """Parts as one string: several servers take no lists, and those that do join them by a line feed themselves."""
-    texts = (part for part in parts if not isinstance(part, InputImage))
+    texts = (part for part in parts if not isinstance(part, Brought))
     return "\n".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in texts)

@@ -21,7 +21,7 @@ from msgspec import structs
 from antiphon.config import Limits
 from antiphon.config import LocalModel as Settings
 from antiphon.core.deltas import Delta
-from antiphon.core.ports import Check, ModelCard
+from antiphon.core.ports import Check, ModelCard, Sense
 from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models import tiny
@@ -51,6 +51,8 @@ def builtin() -> Settings:
 
 class LocalModel:
     """One model, in one worker process. Constructing it downloads what the settings name and is not yet here."""
+
+    takes: frozenset[Sense] = frozenset()
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings = prepared(settings)

@@ -23,7 +23,7 @@ from antiphon.core.ports import Check, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ApiError
 from antiphon.models.asking import Asking
-from antiphon.models.cards import Listing, connected
+from antiphon.models.cards import Listing, connected, senses
 from antiphon.models.efforts import understood
 from antiphon.models.events import EventReader
 from antiphon.models.responsesbody import Spelling, responses_request
@@ -36,6 +36,7 @@ class ResponsesModel:
     def __init__(
         self, settings: ResponsesUpstream, limits: Limits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.takes = senses(settings)
         self._upstream = connected(settings, limits)
         self._efforts = settings.efforts
         self._listing = Listing(self._upstream, settings.models, clock)

@@ -16,6 +16,8 @@ from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import (
     FunctionCall,
     FunctionCallOutput,
+    InputAudio,
+    InputFile,
     InputImage,
     InputText,
     Message,
@@ -254,6 +256,11 @@ def _part(part: MessagePart) -> Object:
             return {"type": "input_text", "text": part.text}
         case InputImage():
             return {"type": "input_image", "image_url": part.image_url, "detail": part.detail}
+        case InputFile():
+            detail = {} if part.detail is UNSET else {"detail": part.detail}
+            return {"type": "input_file", "filename": part.filename, "file_data": part.file_data, **detail}
+        case InputAudio():
+            return {"type": "input_audio", "input_audio": structs.asdict(part.input_audio)}
         case OutputText():
             return {"type": "output_text", "text": part.text, "annotations": []}
         case _:

@@ -27,13 +27,24 @@ import msgspec
 from antiphon.config import Limits
 from antiphon.config import ScriptedModel as Settings
 from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Thought, ToolCall
-from antiphon.core.ports import Check, ModelCard
+from antiphon.core.ports import Check, ModelCard, Sense
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ModelError
-from antiphon.wire.items import FunctionCallOutput, InputText, Logprob, Message, ToolOutput, TopLogprob
+from antiphon.wire.items import (
+    FunctionCallOutput,
+    InputAudio,
+    InputFile,
+    InputImage,
+    InputText,
+    Logprob,
+    Message,
+    ToolOutput,
+    TopLogprob,
+)
 from antiphon.wire.response import OutputTokensDetails, Usage
 
 KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
+SHOWN: dict[type, str] = {InputImage: "[image]", InputFile: "[file]", InputAudio: "[audio]"}
 VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut", "tell"})
 Step: TypeAlias = tuple[str, str]
 """A verb and what follows it."""
@@ -42,6 +53,8 @@ FIRST_OF_JANUARY_2026 = 1_767_225_600
 
 class ScriptedModel:
     """Port Model. One batch a delta, so that every reader sees every step."""
+
+    takes: frozenset[Sense] = frozenset(("image", "audio"))
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         del limits
@@ -148,7 +161,7 @@ def _outputs(prompt: Prompt) -> list[str]:
 def _text(output: ToolOutput) -> str:
     if isinstance(output, str):
         return output
-    return "".join(part.text if isinstance(part, InputText) else "[image]" for part in output)
+    return "".join(part.text if isinstance(part, InputText) else SHOWN[type(part)] for part in output)
 
 
 def _last_text(prompt: Prompt) -> str:

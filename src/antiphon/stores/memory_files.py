@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from antiphon.core.ports import FilePage, FileQuery, Obstacle, Quota, StoredUpload
+from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Quota, StoredUpload
 from antiphon.errors import NotFound, StorageError
 from antiphon.wire.files import FileObject, UploadPart, UploadStatus
 
@@ -27,6 +27,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self._files: dict[str, tuple[str, FileObject]] = {}
         self._uploads: dict[str, _Upload] = {}
+        self._copies: dict[str, tuple[str, int]] = {}
         self._loose: dict[str, int] = {}
 
     async def reserve(self, key: str, due_at: int) -> None:
@@ -110,6 +111,21 @@ class MemoryFiles:
             return "ended"
         self._end(upload, "cancelled", now)
         return None
+
+    async def copy(self, digest: str) -> str | None:
+        return self._copies.get(digest, (None, 0))[0]
+
+    async def keep_copy(self, digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int) -> None:
+        self._take(key)
+        gone = [self._copies.pop(digest, ("", 0))]
+        self._copies[digest] = key, size_bytes
+        while len(self._copies) > bounds.copies_max or self._copied > bounds.bytes_max:
+            gone.append(self._copies.pop(next(iter(self._copies))))
+        self._loose |= {old: now for old, _ in gone if old}
+
+    @property
+    def _copied(self) -> int:
+        return sum(size for _, size in self._copies.values())
 
     async def expire(self, now: int, limit: int) -> int:
         files = [file_id for file_id, (_, file) in self._files.items() if not _lives(file, now)][:limit]

@@ -6,7 +6,7 @@ from typing import Final, Protocol, TypeVar
 
 import apsw
 
-from antiphon.core.ports import FilePage, FileQuery, Obstacle, Order, Quota, StoredUpload
+from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Order, Quota, StoredUpload
 from antiphon.errors import NotFound, StorageError
 from antiphon.stores.sqlite_file import Job, Row, column_of, row_of, rows_of, transaction
 from antiphon.wire.files import FileObject, Upload, UploadPart
@@ -50,6 +50,12 @@ READ_USAGE = "SELECT files, bytes FROM file_usage WHERE project = ?"
 USE = """
 INSERT INTO file_usage (project, files, bytes) VALUES (?1, max(?2, 0), max(?3, 0))
 ON CONFLICT DO UPDATE SET files = files + ?2, bytes = bytes + ?3"""
+
+FIND_COPY = "SELECT key FROM copies WHERE digest = ?"
+DROP_COPY = "DELETE FROM copies WHERE digest = ? RETURNING key"
+ADD_COPY = "INSERT INTO copies (digest, key, bytes) VALUES (?, ?, ?)"
+COUNT_COPIES = "SELECT count(*), sum(bytes) FROM copies"
+DROP_OLDEST_COPY = "DELETE FROM copies WHERE n = (SELECT min(n) FROM copies) RETURNING key, bytes"
 
 LOOSEN = "INSERT INTO loose_blobs (key, due_at) VALUES (?, ?)"
 TAKE = "DELETE FROM loose_blobs WHERE key = ?"
@@ -113,6 +119,13 @@ class SqliteFiles:
 
     async def cancel(self, project: str, upload_id: str, now: int) -> Obstacle | None:
         return await self._write(partial(_cancel, project, upload_id, now), UNHURRIED, "The upload was not cancelled.")
+
+    async def copy(self, digest: str) -> str | None:
+        found = await self._read(lambda connection: row_of(connection, FIND_COPY, (digest,)))
+        return None if found is None else str(found[0])
+
+    async def keep_copy(self, digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int) -> None:
+        await self._write(partial(_keep_copy, digest, key, size_bytes, bounds, now), UNHURRIED, FAILURE)
 
     async def expire(self, now: int, limit: int) -> int:
         if await self._read(lambda connection: row_of(connection, HAS_EXPIRED, (now, now))) is None:
@@ -226,6 +239,20 @@ def _loosen_parts(connection: apsw.Connection, project: str, n: int, now: int) -
     parts = rows_of(connection, DROP_PARTS, (n,))
     connection.executemany(LOOSEN, [(part_id, now) for part_id, _ in parts])
     connection.execute(USE, (project, 0, -sum(size for _, size in parts)))
+
+
+def _keep_copy(
+    digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int, connection: apsw.Connection
+) -> None:
+    _take(connection, key)
+    gone = rows_of(connection, DROP_COPY, (digest,))
+    connection.execute(ADD_COPY, (digest, key, size_bytes))
+    [(copies, held)] = rows_of(connection, COUNT_COPIES)
+    while copies > bounds.copies_max or held > bounds.bytes_max:
+        [oldest] = rows_of(connection, DROP_OLDEST_COPY)
+        gone.append(oldest)
+        copies, held = copies - 1, held - oldest[1]
+    connection.executemany(LOOSEN, [(old[0], now) for old in gone])
 
 
 def _expire(now: int, limit: int, connection: apsw.Connection) -> int:

@@ -133,5 +133,7 @@ class SafetyCheck(Struct, frozen=True, kw_only=True):
 
 
 class ComputerScreenshot(Tagged, frozen=True, kw_only=True, tag="computer_screenshot"):
-    image_url: str
-    file_id: UnsetType | None = UNSET
+    """By exactly one of the two."""
+
+    image_url: str | UnsetType = UNSET
+    file_id: str | UnsetType = UNSET

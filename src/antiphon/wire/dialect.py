@@ -98,6 +98,7 @@ ERROR_TYPES: Final = {404: "not_found", 429: "too_many_requests"}
 
 # -- what Open Responses allows in a request: its schema's CreateResponseBody, which tests/test_dialects.py compares
 
+FILE_CHARS_MAX: Final = 33_554_432
 TEXT_CHARS_MAX, PICTURE_CHARS_MAX, CALL_ID_CHARS_MAX, NAME_CHARS_MAX, KEY_CHARS_MAX = 10_485_760, 20_971_520, 64, 64, 64
 TOOL_CHOICES_MAX = 128
 LONG: Final = Text(TEXT_CHARS_MAX)
@@ -137,7 +138,7 @@ PARTS: Final[dict[str, Fields]] = {
     "input_image": _kind(
         {"image_url?": Text(PICTURE_CHARS_MAX), "detail?": Words(("low", "high", "auto"))} | BREAKPOINT
     ),
-    "input_file": _kind({"filename?": ANY, "file_data?": ANY, "file_url?": ANY}),
+    "input_file": _kind({"filename?": ANY, "file_data?": Text(FILE_CHARS_MAX), "file_url?": ANY}),
     "input_video": _kind({"video_url": ANY}),
     "output_text": _kind({"text": LONG, "annotations": Each(ANNOTATION), "logprobs": ANY}),
     "refusal": _kind({"refusal": LONG}),
@@ -316,7 +317,7 @@ def _write_part(part: Object) -> Object:
     if part.get("annotations"):
         return part | {"annotations": [_write_annotation(annotation) for annotation in part["annotations"]]}
     if part["type"] == "input_image":
-        return part | {"detail": NEAREST.get(part["detail"], part["detail"])}
+        return {"image_url": None} | part | {"detail": NEAREST.get(part["detail"], part["detail"])}
     return part
 
 

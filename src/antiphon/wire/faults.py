@@ -54,6 +54,7 @@ _SUPPORTED = {  # by the whole path, else by its last name
     "allowed_callers": get_args(Caller),
     "execution": ("server", "client"),
     "detail": get_args(ImageDetail),
+    "format": ("mp3", "wav"),
     "prompt_cache_options.mode": ("implicit", "explicit"),
     "prompt_cache_retention": ("in_memory", "24h"),
     "purpose": PURPOSES,

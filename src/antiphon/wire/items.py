@@ -19,12 +19,13 @@ from antiphon.wire.actions import (
     ShellOutput,
 )
 from antiphon.wire.formats import JsonSchemaFormat, ReasoningEffort, TextFormat
-from antiphon.wire.tools import JsonObject, Later
+from antiphon.wire.tools import JsonObject
 
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 MessagePhase: TypeAlias = Literal["commentary", "final_answer"]
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
+FileDetail: TypeAlias = Literal["auto", "low", "high"]
 
 
 class Part(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -44,12 +45,34 @@ class InputText(Part, frozen=True, kw_only=True, tag="input_text"):
 
 
 class InputImage(Part, frozen=True, kw_only=True, tag="input_image"):
-    """`image_url` is a data URL: pictures elsewhere wait for the guarded fetcher."""
+    """A picture: at an address, in a data URL, or a file; exactly one of these."""
 
-    image_url: str
+    image_url: str | UnsetType = UNSET
     detail: ImageDetail = "auto"
-    file_id: Later = UNSET
+    file_id: str | UnsetType = UNSET
     prompt_cache_breakpoint: CacheBreakpoint | UnsetType = UNSET
+
+
+class InputFile(Part, frozen=True, kw_only=True, tag="input_file"):
+    """A document, by exactly one of three. `file_data` is a data URL, or bare base64."""
+
+    file_data: str | UnsetType = UNSET
+    file_url: str | UnsetType = UNSET
+    file_id: str | UnsetType = UNSET
+    filename: str | UnsetType = UNSET
+    detail: FileDetail | UnsetType = UNSET
+    prompt_cache_breakpoint: CacheBreakpoint | UnsetType = UNSET
+
+
+class AudioData(Struct, frozen=True, kw_only=True):
+    """`data` is base64."""
+
+    data: str
+    format: Literal["mp3", "wav"]
+
+
+class InputAudio(Part, frozen=True, kw_only=True, tag="input_audio"):
+    input_audio: AudioData
 
 
 class UrlCitation(Part, frozen=True, kw_only=True, tag="url_citation"):
@@ -112,8 +135,11 @@ class SummaryText(Part, frozen=True, kw_only=True, tag="summary_text"):
     text: str
 
 
-MessagePart: TypeAlias = InputText | InputImage | OutputText | Refusal
-ToolOutput: TypeAlias = str | tuple[InputText | InputImage, ...]
+Brought: TypeAlias = InputImage | InputFile | InputAudio
+"""What may have to be brought from elsewhere."""
+OutputPart: TypeAlias = InputText | Brought
+MessagePart: TypeAlias = OutputPart | OutputText | Refusal
+ToolOutput: TypeAlias = str | tuple[OutputPart, ...]
 """What a client's tool gave."""
 
 

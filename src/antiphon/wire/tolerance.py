@@ -387,6 +387,8 @@ def _part(part: Any, text: str) -> Any:
         image = {{"url": "image_url"}.get(name, name): field for name, field in nested.items()}
         rest = {name: field for name, field in part.items() if name != "image_url"}
         return rest | image | {"type": "input_image"}
+    if part.get("type") == "file":
+        part = _without_nulls(_flat(part, "file")) | {"type": "input_file"}
     if "prompt_cache_breakpoint" in part:
         return part | {"prompt_cache_breakpoint": _without_nulls(part["prompt_cache_breakpoint"])}
     return part
