@@ -26,7 +26,7 @@ serve: $(VENV)/.serve libgomp
 	@exec $(BIN)/antiphon serve $(ARGS)
 
 test: lint clients libgomp git
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 SECONDS ?= 600
 fuzz: $(VENV)/.test
