@@ -17,9 +17,10 @@ from antiphon.api import routes
 from antiphon.api.auth import Gate
 from antiphon.blobs.memory import MemoryBlobs
 from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Storage, Tools
+from antiphon.core import usage
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.fold import fold
-from antiphon.core.ports import Check, Model, ModelCard, Sense, Store
+from antiphon.core.ports import Check, Count, Model, ModelCard, Sense, Store
 from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
@@ -308,6 +309,12 @@ class Played:
                     return
         finally:
             self.is_over.set()
+
+    async def count(self, prompt: Prompt) -> Count:
+        return Count(usage.given(prompt), is_exact=False)
+
+    def window(self, name: str) -> int | None:
+        return None
 
     async def check(self) -> Check:
         return Check(name="played", ok=True, detail="")

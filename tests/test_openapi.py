@@ -63,6 +63,7 @@ def operations(document: Any) -> dict[str, Any]:
 
 
 TAKING_SOMETHING = (
+    "POST /v1/responses/input_tokens",
     *("POST /v1/responses", "POST /openresponses/v1/responses", "GET /v1/responses", "GET /openresponses/v1/responses"),
     *("GET /v1/responses/{response_id}", "GET /openresponses/v1/responses/{response_id}"),
     *("GET /v1/responses/{response_id}/input_items", "GET /openresponses/v1/responses/{response_id}/input_items"),

@@ -334,6 +334,7 @@ PACKAGE_SENT: list[Pair] = [
     (wire.ConversationUse, response.Conversation),
     (conversation.Conversation, conversations.Conversation),
     (conversation.DeletedConversation, conversations.ConversationDeletedResource),
+    (resources.InputTokens, responses.InputTokenCountResponse),
     (resources.ErrorDetail, shared.ErrorObject),
     (files.FileObject, package.FileObject),
     (files.DeletedFile, package.FileDeleted),
@@ -575,6 +576,7 @@ OURS_ALONE = {
     files.FileList: "the package reads nothing of it but the files and whether there are more",
     resources.Health: "neither knows of it",
     request.Later: "a line of a table, never sent",
+    request.CountInputTokens: "a part of CreateResponse, and no more than its description",
 }
 NOT_IN_OPEN_RESPONSES = {
     items.FileCitation: "its only citations are of URLs",
@@ -582,6 +584,7 @@ NOT_IN_OPEN_RESPONSES = {
     items.FilePath: "its only citations are of URLs",
     resources.ItemList: "nothing can be listed in it",
     **dict.fromkeys(structs_of(files) - OURS_ALONE.keys(), "it has no files"),
+    resources.InputTokens: "nothing can be counted in it",
     wire.InputTransformation: "it does not tell of withheld reasoning",
     **dict.fromkeys(structs_of(actions), "its only tools are functions"),
     **dict.fromkeys(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jsonschema_rs
 from openai.types import Model, responses, shared
-from openai.types.responses import response_error, response_item_list
+from openai.types.responses import InputTokenCountResponse, response_error, response_item_list
 from pydantic import BaseModel
 
 from antiphon.core.fold import fold
@@ -156,10 +156,17 @@ def _response_or_receipt(value: Object, wire: Wire) -> None:
         _response(value, wire)
 
 
+def _count(value: Object, wire: Wire) -> None:
+    del wire
+    _strictly(InputTokenCountResponse, {name: field for name, field in value.items() if not name.startswith(SLUG)})
+    assert value["antiphon:count"] in {"exact", "estimated"}
+
+
 CHECKS: dict[str, Callable[[Object, Wire], None]] = {
     "response": _response_or_receipt,
     "list": _list,
     "model": _model,
+    "response.input_tokens": _count,
 }
 
 

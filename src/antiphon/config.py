@@ -149,6 +149,8 @@ class HttpUpstream(Section, frozen=True, kw_only=True):
     connect_timeout_s: Seconds = 10.0
     silence_timeout_s: Seconds = 600.0
     """No byte for this long ends the call. There is no limit on the whole."""
+    context_tokens: Annotated[int, Meta(ge=0)] = 0
+    """How many tokens, told and said, its models can hold. 0: what the upstream says, if it does."""
     attempts_max: Positive = 3
     """Tries before the first token, for failures that another try may mend."""
     images: bool = True
@@ -195,6 +197,8 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     """A deterministic model for tests: see docs of models/scripted.py."""
 
     name: str = "scripted"
+    context_tokens: Annotated[int, Meta(ge=0)] = 0
+    """A token is a word. 0: no limit."""
 
 
 ModelSettings: TypeAlias = ChatUpstream | ResponsesUpstream | LocalModel | ScriptedModel

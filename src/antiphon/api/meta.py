@@ -26,7 +26,14 @@ from antiphon.wire.dialect import DIALECTS
 from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.formats import Format
 from antiphon.wire.items import InputFile, InputImage, InputItem, Message, MessagePart, ReasoningUpdate
-from antiphon.wire.request import CreateResponse, PromptCacheWish, ReasoningOptions, StreamOptions, TextOptions
+from antiphon.wire.request import (
+    CountInputTokens,
+    CreateResponse,
+    PromptCacheWish,
+    ReasoningOptions,
+    StreamOptions,
+    TextOptions,
+)
 from antiphon.wire.resources import ErrorBody, Health
 from antiphon.wire.response import PromptUse
 from antiphon.wire.tolerance import ADDED_MAX, STOP_MAX
@@ -192,8 +199,11 @@ def _query_parameter(one: str | Parameter) -> dict[str, Any]:
     return {"in": "query", "explode": True, **msgspec.to_builtins(one)}
 
 
+WHOLE: tuple[type[Struct], ...] = (CreateResponse, CountInputTokens)
+"""The bodies of requests."""
 NULLED: tuple[type[Struct], ...] = (
-    *(CreateResponse, CreateConversation, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
+    *WHOLE,
+    *(CreateConversation, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
     *(*get_args(InputItem), *get_args(MessagePart), *get_args(Tool), *get_args(Format)),
     *(ReasoningUpdate, ShellAction, LocalShellAction, SafetyCheck, ShellOutput, Exited, *get_args(ComputerAction)),
     ComputerScreenshot,
@@ -213,7 +223,6 @@ def _describe_input(components: dict[str, Any]) -> None:
     for that no type says."""
     request = components[CreateResponse.__name__]
     properties = request["properties"]
-    properties["input"] = {"anyOf": [{"type": "string"}, *properties["input"]["anyOf"]]}
     content = components[Message.__name__]["properties"]
     content["content"] = {"anyOf": [{"type": "string"}, content["content"]]}
     properties["stop"] = {"anyOf": [{"type": "string", "minLength": 1}, properties["stop"] | {"maxItems": STOP_MAX}]}
@@ -236,12 +245,14 @@ def _describe_input(components: dict[str, Any]) -> None:
         components[kind.__name__] |= _one_is_given(*sources)
     for named in (FunctionTool, CustomTool, NamespaceTool, ScriptedTool):
         components[named.__name__]["properties"]["name"]["pattern"] = f"^{NAME_PATTERN}$"
-    request["allOf"] = [_one_is_given("model", "prompt"), _one_is_given(*BEGINNINGS)]
-    previous: dict[str, Any] = {"properties": {"previous_response_id": {"type": "null"}}}
-    request["dependentSchemas"] = {
-        "stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]},
-        "conversation": {"anyOf": [_is("conversation", None), previous]},
-    }
+    for kind in WHOLE:
+        whole = components[kind.__name__]
+        whole["properties"]["input"]["anyOf"].insert(0, {"type": "string"})
+        names = whole["properties"].keys()
+        whole["allOf"] = [
+            _one_is_given(*(name for name in sources if name in names)) for sources in (("model", "prompt"), BEGINNINGS)
+        ]
+        whole["dependentSchemas"] = {name: rule for name, rule in DEPENDENT.items() if name in names}
 
 
 BEGINNINGS = ("input", "previous_response_id", "conversation", "prompt")
@@ -253,3 +264,11 @@ def _one_is_given(*names: str) -> dict[str, Any]:
 
 def _is(name: str, value: object) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"const": value}}}
+
+
+DEPENDENT: dict[str, dict[str, Any]] = {
+    "stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]},
+    "conversation": {
+        "anyOf": [_is("conversation", None), {"properties": {"previous_response_id": {"type": "null"}}}]
+    },
+}

@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from antiphon.api import conversations, listing, meta, responses
+from antiphon.api import conversations, listing, meta, responses, window
 from antiphon.api import files as files_api
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
@@ -41,6 +41,7 @@ def build(engine: Engine, files: Files, gate: Gate, limits: Limits, cors: Cors, 
     served = [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
     served += conversations.routes(engine, limits, strict=strict)
     served += files_api.routes(files, limits, strict=strict)
+    served += window.routes(engine, limits, strict=strict)
     served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:

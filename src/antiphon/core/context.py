@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, json, structs
 
-from antiphon.core import lowering
+from antiphon.core import lowering, usage
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
 from antiphon.core.ports import Sense, Tool
@@ -58,6 +58,8 @@ class Context(Struct, frozen=True, kw_only=True):
     """What is told beside words."""
     size: int = 0
     """About how many bytes of memory the items take."""
+    told_size: int = 0
+    """About how many bytes `told` is to a model."""
     memo: Memo
     """What an adapter made of `told`. Shared by all that grew from one context."""
 
@@ -122,6 +124,7 @@ def grown(
         format=wanted,
         senses=context.senses | senses,
         size=context.size + sum(map(_size, items)) + _more(items, shown if senses else items),
+        told_size=context.told_size + sum(map(usage.size, told)),
         memo=context.memo,
     )
 

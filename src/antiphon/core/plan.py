@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from antiphon.core import lowering, parts, toolbox
+from antiphon.core import usage as counting
 from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
 from antiphon.core.ids import ID_CHARS_MAX, NewId
@@ -204,6 +205,7 @@ def _prompt(
         service_tier=request.service_tier,
         user=request.user,
         memo=context.memo,
+        size=context.told_size,
         is_live=request.stream,
     )
 
@@ -363,10 +365,14 @@ def extended(
     """The prompt of the next turn: with what the last one added, and with why some of its calls were not made. A forced
     choice that was met is not made again: it would never end. The token limit is for the whole response."""
     limit = prompt.max_output_tokens
-    told = lowering.told(refused, (new_id("call") for _ in refused))
+    told = (
+        *grown(empty(), items, items, runners).told,
+        *lowering.told(refused, (new_id("call") for _ in refused)),
+    )
     return structs.replace(
         prompt,
-        items=(*prompt.items, *grown(empty(), items, items, runners).told, *told),
+        items=(*prompt.items, *told),
+        size=None if prompt.size is None else prompt.size + sum(map(counting.size, told)),
         tool_choice=prompt.tool_choice if refused or prompt.tool_choice == "none" else "auto",
         max_output_tokens=None if limit is None else limit - spent_tokens,
     )

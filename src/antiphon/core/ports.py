@@ -22,6 +22,13 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     owned_by: str
 
 
+class Count(Struct, frozen=True):
+    """How many tokens a model is told, or about how many."""
+
+    tokens: int
+    is_exact: bool
+
+
 class Check(Struct, frozen=True, kw_only=True):
     """What `antiphon doctor` says of one configured thing; `remedy` says what to do when it is not ok."""
 
@@ -54,6 +61,15 @@ class Model(Protocol):
 
         Closing the generator (or cancelling the task that reads it) stops the vendor's work.
         """
+        ...
+
+    async def count(self, prompt: Prompt) -> Count:
+        """How many tokens the prompt is to its model. Estimated where nobody can tell: it raises only what `stream`
+        would raise before it asks anybody."""
+        ...
+
+    def window(self, name: str) -> int | None:
+        """How many tokens, told and said, that model can hold. None: not known (yet)."""
         ...
 
     async def start(self) -> None:

@@ -111,5 +111,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier | None = None
     user: str | None = None
     memo: Memo = msgspec.field(default_factory=Memo)
+    size: int | None = None
+    """About how many bytes the items are (core/usage.py); None: not added up yet."""
     is_live: bool = True
     """Whether somebody watches the answer come. Where nobody does, an adapter may gather what it reads."""

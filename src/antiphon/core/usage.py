@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
-from msgspec import json, structs
+from msgspec import UNSET, json, structs
 
-from antiphon.core.prompt import Prompt
+from antiphon.core.prompt import Prompt, PromptItem
+from antiphon.wire.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
 
 BYTES_PER_TOKEN = 3.6
 """English prose and code come to about four bytes a token with common vocabularies; the estimate errs high."""
 TOKENS_PER_ITEM = 4
 """What a chat template adds around one message."""
+TOKENS_PER_PICTURE = 1_000
+"""Of anything that is no text. Vendors count from 85 to some thousands."""
 
 
 class Said:
@@ -28,6 +31,37 @@ def tokens(size: int) -> int:
     return max(1, round(size / BYTES_PER_TOKEN)) if size else 0
 
 
+def size(item: PromptItem) -> int:
+    """About how many bytes of text an item is to a model, with what a template adds."""
+    if isinstance(item, Message):
+        text = sum(map(_part_size, item.content))
+    elif isinstance(item, FunctionCall):
+        text = _bytes(item.name) + _bytes(item.arguments)
+    elif isinstance(item, FunctionCallOutput):
+        text = _bytes(item.output) if isinstance(item.output, str) else sum(map(_part_size, item.output))
+    else:
+        text = sum(map(_part_size, item.content or item.summary))
+    return text + _ITEM_BYTES
+
+
+_ITEM_BYTES, _PICTURE_BYTES = round(TOKENS_PER_ITEM * BYTES_PER_TOKEN), round(TOKENS_PER_PICTURE * BYTES_PER_TOKEN)
+
+
+def _part_size(part: object) -> int:
+    text = getattr(part, "text", UNSET) if not hasattr(part, "refusal") else part.refusal
+    return _PICTURE_BYTES if text is UNSET else _bytes(text)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def given(prompt: Prompt) -> int:
+    """An estimate of the tokens that a model is told."""
+    told = sum(map(size, prompt.items)) if prompt.size is None else prompt.size
+    return tokens(told + _bytes(prompt.instructions or "") + (len(json.encode(prompt.tools)) if prompt.tools else 0))
+
+
 def settle(reported: Usage | None, prompt: Prompt, said: Said) -> tuple[Usage, bool]:
     """The usage of a turn, and whether any of it had to be estimated."""
     if reported is None:
@@ -40,15 +74,13 @@ def settle(reported: Usage | None, prompt: Prompt, said: Said) -> tuple[Usage, b
 
 
 def _estimate(prompt: Prompt, said: Said) -> Usage:
-    items = len(prompt.items) * TOKENS_PER_ITEM
-    size = len(prompt.instructions or "") + len(json.encode(prompt.items)) + len(json.encode(prompt.tools))
-    thought = tokens(said.thought)
-    given, made = items + tokens(size), tokens(said.text) + thought
+    thought, told = tokens(said.thought), given(prompt)
+    made = tokens(said.text) + thought
     return Usage(
-        input_tokens=given,
+        input_tokens=told,
         output_tokens=made,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=thought),
-        total_tokens=given + made,
+        total_tokens=told + made,
     )
 
 

@@ -8,7 +8,18 @@ from msgspec import UNSET
 
 from antiphon import schemas
 from antiphon.core.plan import Plan
-from antiphon.core.ports import JOINING, Lock, ModelCard, Order, Page, ResponsePage, ResponseQuery, TextCheck
+from antiphon.core.ports import (
+    JOINING,
+    Count,
+    Lock,
+    Model,
+    ModelCard,
+    Order,
+    Page,
+    ResponsePage,
+    ResponseQuery,
+    TextCheck,
+)
 from antiphon.core.prompt import Offer
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
@@ -49,9 +60,7 @@ class Engine:
             raise Unavailable
         if len(self._runs) >= self._world.limits.runs_max:
             raise TooManyRequests(code="rate_limit_exceeded")
-        self._refuse_unfinished(project, request.previous_response_id)
-        plan = await self._preparation.plan(project, request)
-        model = await self._catalog.find(plan.prompt.model)
+        plan, model = await self._planned(project, request)
         checks = await self._checks(plan)
         if plan.response.conversation:
             lock = Lock(project=project, conversation_id=plan.response.conversation.id, response_id=plan.response.id)
@@ -59,6 +68,17 @@ class Engine:
         run = Run(self._world, project, plan, model, checks, self._forget)
         self._runs[run.id] = run
         return run
+
+    async def count(self, project: str, request: CreateResponse) -> Count:
+        """How many tokens the model would be told. Raises what `create` would."""
+        plan, model = await self._planned(project, request)
+        await self._checks(plan)
+        return await model.count(plan.prompt)
+
+    async def _planned(self, project: str, request: CreateResponse) -> tuple[Plan, Model]:
+        self._refuse_unfinished(project, request.previous_response_id)
+        plan = await self._preparation.plan(project, request)
+        return plan, await self._catalog.find(plan.prompt.model)
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""

@@ -44,8 +44,12 @@ class Asking(Generic[S]):
         self._spellings: dict[str, S] = {}
         """Only of models that refused the common one, so no more than the upstream has."""
 
+    def spelling(self, model: str) -> S:
+        """What was learnt of a model."""
+        return self._spellings.get(model, self._common)
+
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        spelling = self._spellings.get(prompt.model, self._common)
+        spelling = self.spelling(prompt.model)
         ignored_before = False
         while True:
             guard = ToolChoiceGuard(prompt)

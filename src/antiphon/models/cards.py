@@ -5,6 +5,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -41,14 +42,20 @@ def senses(settings: HttpUpstream) -> frozenset[Sense]:
 class Listing:
     """The models of one upstream: those that the settings name, or all that it lists."""
 
-    def __init__(self, upstream: Upstream, names: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, upstream: Upstream, settings: HttpUpstream, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
-        self._names = names
+        self._names = settings.models
+        self._context_tokens = settings.context_tokens
+        self._windows: dict[str, int] = {}
         self._kept = _Kept(self._fetch, clock)
 
     async def get(self, *, fresh: bool = False) -> tuple[ModelCard, ...]:
         """`fresh` asks for a list no older than two seconds: for a name that is not in the one at hand."""
         return await self._kept.get(CARDS_REFRESH_S if fresh else CARDS_KEPT_S)
+
+    def window(self, name: str) -> int | None:
+        """How many tokens that model can hold, as the settings have it, or as the list had it that was fetched last."""
+        return self._context_tokens or self._windows.get(name)
 
     async def check(self, kind: str) -> Check:
         name = f"{kind} upstream {self._upstream.url}"
@@ -64,7 +71,9 @@ class Listing:
 
     async def _fetch(self) -> tuple[ModelCard, ...]:
         try:
-            listed = _cards(await self._upstream.get("/models"), self._upstream.url)
+            found = _listed(await self._upstream.get("/models"), self._upstream.url)
+            self._windows = {model.id: window for model in found if (window := model.window)}
+            listed = {model.id: model.card for model in found}
         except ApiError as error:
             if not self._names:
                 raise ModelError(error.message) from None  # whatever it is, it is no fault of a request
@@ -112,18 +121,30 @@ class _ListedModel(Struct):
     id: str
     created: int | None = None
     owned_by: str | None = None
+    max_model_len: Any = None
+    """vLLM, SGLang."""
+    context_length: Any = None
+    """OpenRouter and others."""
+    meta: Any = None
+    """llama.cpp: `n_ctx` is what is loaded; what the model was trained for (`n_ctx_train`) says nothing of that."""
+
+    @property
+    def card(self) -> ModelCard:
+        return ModelCard(id=self.id, created=self.created or 0, owned_by=self.owned_by or "upstream")
+
+    @property
+    def window(self) -> int | None:
+        loaded = self.meta.get("n_ctx") if isinstance(self.meta, dict) else None
+        told = (self.max_model_len, self.context_length, loaded)
+        return next((tokens for tokens in told if type(tokens) is int and tokens > 0), None)
 
 
 class _ModelList(Struct):
     data: list[_ListedModel] | None
 
 
-def _cards(body: bytes, url: str) -> dict[str, ModelCard]:
+def _listed(body: bytes, url: str) -> list[_ListedModel]:
     try:
-        listed = msgspec.json.decode(body, type=_ModelList).data or []
+        return msgspec.json.decode(body, type=_ModelList).data or []
     except msgspec.DecodeError:
         raise ModelError(f"The server at {url} answered /models with something that is no list of models.") from None
-    return {
-        model.id: ModelCard(id=model.id, created=model.created or 0, owned_by=model.owned_by or "upstream")
-        for model in listed
-    }

@@ -17,12 +17,13 @@ from msgspec import Struct, structs
 
 from antiphon.config import ChatUpstream, Limits
 from antiphon.core.deltas import Delta
-from antiphon.core.ports import Check, ModelCard
+from antiphon.core.ports import Check, Count, ModelCard
 from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected, senses
-from antiphon.models.chatbody import LimitField, ReasoningField, chat_request
+from antiphon.models.chatbody import LimitField, Object, ReasoningField, chat_request
+from antiphon.models.counting import CHAT, Counter
 from antiphon.models.efforts import understood
 from antiphon.models.logprobs import chunk_reader
 
@@ -34,7 +35,8 @@ class ChatModel:
         self.takes = senses(settings)
         self._upstream = connected(settings, limits)
         self._efforts = settings.efforts
-        self._listing = Listing(self._upstream, settings.models, clock)
+        self._listing = Listing(self._upstream, settings, clock)
+        self._counter = Counter(self._upstream, CHAT)
         self._asking = Asking(_Spelling(reasoning_field=settings.reasoning_field), self._turn)
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
@@ -42,6 +44,13 @@ class ChatModel:
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         return self._asking.stream(understood(prompt, self._efforts))
+
+    async def count(self, prompt: Prompt) -> Count:
+        spelling = self._asking.spelling(prompt.model)
+        return await self._counter.count(prompt, lambda: _body(understood(prompt, self._efforts), spelling))
+
+    def window(self, name: str) -> int | None:
+        return self._listing.window(name)
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""
@@ -53,8 +62,7 @@ class ChatModel:
         await self._upstream.close()
 
     async def _turn(self, prompt: Prompt, spelling: "_Spelling") -> AsyncGenerator[list[Delta], None]:
-        body = chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
-        sent = msgspec.json.encode(body)
+        sent = msgspec.json.encode(_body(prompt, spelling))
         reader = chunk_reader(prompt.top_logprobs)
         try:
             async with aclosing(self._upstream.post_events("/chat/completions", sent, is_live=prompt.is_live)) as reads:
@@ -94,6 +102,10 @@ class _Spelling(Struct, frozen=True, kw_only=True):
         if self.reasoning_field and self.reasoning_field in said and _UNKNOWN_PROPERTY.search(said):
             return structs.replace(self, reasoning_field=None)
         return None
+
+
+def _body(prompt: Prompt, spelling: _Spelling) -> Object:
+    return chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
 
 
 _WANTS_OTHER_LIMIT = re.compile(r"use ['\"`]?max_completion_tokens")

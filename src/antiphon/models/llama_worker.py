@@ -96,6 +96,8 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     address: str
     devices: tuple[str, ...]
     threads: int
+    context_tokens: int
+    """What one request may take of the pool: all of it."""
     template: Template
 
 
@@ -333,7 +335,13 @@ def loaded(wanted: Wanted) -> tuple[object, Ready]:
         raise WorkerFailed(f"llama.cpp cannot load {wanted.path}") from reason
     devices = tuple(f"{device['name']} ({device['description']})" for device in engine.get_device_info())
     address = server.listening_address
-    return server, Ready(address=address, devices=devices, threads=threads, template=template(address, wanted.key))
+    return server, Ready(
+        address=address,
+        devices=devices,
+        threads=threads,
+        context_tokens=context_tokens(address, wanted.key),
+        template=template(address, wanted.key),
+    )
 
 
 def imported_engine(flags: frozenset[str]) -> Any:
@@ -447,6 +455,11 @@ def template(address: str, key: str) -> Template:
         told_to_think=opening(enable_thinking=True),
         told_not_to=opening(enable_thinking=False),
     )
+
+
+def context_tokens(address: str, key: str) -> int:
+    settings = asked(address, key, "/props")["default_generation_settings"]
+    return int(msgspec.convert(settings, dict[str, object])["n_ctx"])  # type: ignore[call-overload] # llama.cpp's own
 
 
 def asked(address: str, key: str, path: str, body: object = None) -> dict[str, object]:

@@ -21,13 +21,14 @@ from msgspec import structs
 from antiphon.config import Limits
 from antiphon.config import LocalModel as Settings
 from antiphon.core.deltas import Delta
-from antiphon.core.ports import Check, ModelCard, Sense
+from antiphon.core.ports import Check, Count, ModelCard, Sense
 from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models import tiny
 from antiphon.models.answer import Answer, Constrained, OneCall
 from antiphon.models.chatbody import Object, chat_request
 from antiphon.models.constraint import Constraint, blamed, check_takes_object, constraint
+from antiphon.models.counting import Counter, input_tokens_of_chat
 from antiphon.models.hub import prepared
 from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Worker, WorkerFailed
 from antiphon.models.logprobs import chunk_reader
@@ -62,6 +63,8 @@ class LocalModel:
         self._wanted = msgspec.convert(self._settings, Wanted, from_attributes=True)
         self._supervisor = Supervisor(self._wanted, start_timeout_s=self._settings.start_timeout_s)
         self._upstream: Upstream | None = None
+        self._counter: Counter | None = None
+        self._context_tokens: int | None = None
 
     async def start(self) -> None:
         """Loads the model."""
@@ -91,6 +94,15 @@ class LocalModel:
                 ) from error
             raise
 
+    async def count(self, prompt: Prompt) -> Count:
+        worker, _ = await self._engine()
+        body, _ = await self._turn(prompt, worker.ready.template)
+        assert self._counter is not None
+        return await self._counter.count(prompt, lambda: body)
+
+    def window(self, name: str) -> int | None:
+        return self._context_tokens
+
     async def check(self) -> Check:
         name = f"local model {self._settings.name}"
         try:
@@ -116,6 +128,8 @@ class LocalModel:
             raise ModelError(f"The model {self._settings.name} cannot run: {failure}.") from failure
         if self._upstream is None or self._upstream.url != worker.ready.address:
             former, self._upstream = self._upstream, self._connected(worker.ready)
+            self._counter = Counter(self._upstream, (input_tokens_of_chat,))
+            self._context_tokens = worker.ready.context_tokens
             if former is not None:
                 await former.close()
         return worker, self._upstream

@@ -19,14 +19,15 @@ import msgspec
 
 from antiphon.config import Limits, ResponsesUpstream
 from antiphon.core.deltas import Delta
-from antiphon.core.ports import Check, ModelCard
+from antiphon.core.ports import Check, Count, ModelCard
 from antiphon.core.prompt import Named, Prompt
 from antiphon.errors import ApiError
 from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected, senses
+from antiphon.models.counting import RESPONSES, Counter
 from antiphon.models.efforts import understood
 from antiphon.models.events import EventReader
-from antiphon.models.responsesbody import Spelling, responses_request
+from antiphon.models.responsesbody import Spelling, count_request, responses_request
 from antiphon.models.upstream import DRAIN_S
 
 
@@ -39,7 +40,8 @@ class ResponsesModel:
         self.takes = senses(settings)
         self._upstream = connected(settings, limits)
         self._efforts = settings.efforts
-        self._listing = Listing(self._upstream, settings.models, clock)
+        self._listing = Listing(self._upstream, settings, clock)
+        self._counter = Counter(self._upstream, RESPONSES)
         self._asking = Asking(Spelling(), self._turn)
         self._left_out: set[str] = set()
 
@@ -48,6 +50,13 @@ class ResponsesModel:
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         return self._asking.stream(understood(prompt, self._efforts))
+
+    async def count(self, prompt: Prompt) -> Count:
+        spelling = self._asking.spelling(prompt.model)
+        return await self._counter.count(prompt, lambda: count_request(understood(prompt, self._efforts), spelling))
+
+    def window(self, name: str) -> int | None:
+        return self._listing.window(name)
 
     async def start(self) -> None:
         """Nothing: an upstream may come up later than this server."""

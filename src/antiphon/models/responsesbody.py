@@ -130,6 +130,16 @@ def responses_request(prompt: Prompt, spelling: Spelling) -> Object:
     }
 
 
+COUNTED = frozenset(
+    {"model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text"}
+)
+
+
+def count_request(prompt: Prompt, spelling: Spelling) -> Object:
+    """The body of POST /v1/responses/input_tokens."""
+    return {name: field for name, field in responses_request(prompt, spelling).items() if name in COUNTED}
+
+
 def _present(fields: Object) -> Object:
     return {name: value for name, value in fields.items() if value is not None and value != {}}
 

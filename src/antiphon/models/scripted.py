@@ -27,9 +27,9 @@ import msgspec
 from antiphon.config import Limits
 from antiphon.config import ScriptedModel as Settings
 from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Thought, ToolCall
-from antiphon.core.ports import Check, ModelCard, Sense
+from antiphon.core.ports import Check, Count, ModelCard, Sense
 from antiphon.core.prompt import Named, Prompt
-from antiphon.errors import ModelError
+from antiphon.errors import ContextLengthExceeded, ModelError
 from antiphon.wire.items import (
     FunctionCallOutput,
     InputAudio,
@@ -59,12 +59,15 @@ class ScriptedModel:
     def __init__(self, settings: Settings, limits: Limits) -> None:
         del limits
         self._name = settings.name
+        self._context_tokens = settings.context_tokens or None
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         return [ModelCard(id=self._name, created=FIRST_OF_JANUARY_2026, owned_by="antiphon")]
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         budget = prompt.max_output_tokens
+        if self._context_tokens and _given(prompt) >= self._context_tokens:
+            raise ContextLengthExceeded
         said = thought = 0
         reason: FinishReason = "stop"
         for verb, text in _due(prompt):
@@ -89,6 +92,12 @@ class ScriptedModel:
             if verb == "call" and reason == "stop":
                 reason = "tool_calls"
         yield [Finish(reason, _usage(prompt, said, thought))]
+
+    async def count(self, prompt: Prompt) -> Count:
+        return Count(_given(prompt), is_exact=True)
+
+    def window(self, name: str) -> int | None:
+        return self._context_tokens
 
     async def start(self) -> None:
         return None
@@ -212,13 +221,17 @@ def _sure(delta: Text, top: int | None) -> Text:
 
 
 def _usage(prompt: Prompt, said: int, thought: int) -> Usage:
-    given = sum(len(_words(item)) for item in prompt.items)
+    given = _given(prompt)
     return Usage(
         input_tokens=given,
         output_tokens=said,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=thought),
         total_tokens=given + said,
     )
+
+
+def _given(prompt: Prompt) -> int:
+    return sum(len(_words(item)) for item in prompt.items)
 
 
 def _words(item: object) -> list[str]:

@@ -97,6 +97,23 @@ class Upstream:
         finally:
             answer.close()
 
+    async def ask(self, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """The status and the body of the answer to one POST, whatever they are. A path counts from the server's root,
+        or, if it begins with ".", from the API's. Raises ModelError when there is no answer in that time."""
+        base = self._parts.path.rstrip("/")
+        target = base + path[1:] if path.startswith(".") else base.removesuffix("/v1") + path
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._client.request("POST", self._target(target), body)
+                try:
+                    return response.status, await self.read_whole(response, self.line_bytes_max)
+                finally:
+                    response.close()
+        except h1.Fault as error:
+            raise self.broken(error) from None
+        except TimeoutError:
+            raise ModelError(f"The model server at {self.url} did not answer {path} within {timeout_s:g} s.") from None
+
     async def get(self, path: str) -> bytes:
         return await self._retried(lambda: self._whole(path))
 
@@ -181,11 +198,8 @@ class Upstream:
         return _Passing(told) if may_pass else told
 
     async def _request(self, method: str, path: str, body: bytes = b"") -> h1.Answer:
-        target = quote(self._parts.path.rstrip("/") + path, safe="/%:@!$&'()*+,;=~")
-        if self._parts.query:
-            target = f"{target}?{quote(self._parts.query, safe='/%:@!$&()*+,;=~?')}"
         try:
-            response = await self._client.request(method, target, body)
+            response = await self._client.request(method, self._target(self._parts.path.rstrip("/") + path), body)
         except h1.Fault as error:
             raise self._failed_try(error) from None
         fault = await self._refusal(response) if response.status >= 300 else self._compression(response)
@@ -193,6 +207,11 @@ class Upstream:
             response.close()
             raise fault
         return response
+
+    def _target(self, path: str) -> str:
+        target = quote(path, safe="/%:@!$&'()*+,;=~")
+        query = quote(self._parts.query, safe="/%:@!$&()*+,;=~?")
+        return f"{target}?{query}" if query else target
 
     def _compression(self, response: h1.Answer) -> ModelError | None:
         """It was not asked for; what cannot be undone is told."""

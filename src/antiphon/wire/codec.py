@@ -51,10 +51,14 @@ def decode_request(
     strict: bool = False,
     items_max: int = 1_000_000,
     narrow: Callable[[JsonObject], JsonObject] | None = None,
+    only: frozenset[str] | None = None,
 ) -> tuple[CreateResponse, tuple[str, ...]]:
     """The request, and the paths of the unknown fields it was tolerated with (refused when `strict`). `narrow` sees the
-    request as it came, refuses what its dialect does not have, and gives what `tolerance` shall see."""
+    request as it came, refuses what its dialect does not have, and gives what `tolerance` shall see. Fields beyond
+    `only` count as unknown."""
     sent = _decode_object(body)
+    beyond = () if only is None else tuple(sorted(sent.keys() - only))
+    sent = {name: field for name, field in sent.items() if name not in beyond} if beyond else sent
     aliases = tolerance.aliases(sent)
     raw = tolerance.normalised(narrow(sent) if narrow else sent, items_max)
     try:
@@ -62,7 +66,7 @@ def decode_request(
     except ApiError as error:
         raise tolerance.as_sent(error, aliases) from None
     _check_metadata(request.metadata)
-    return request, _tolerated(raw, request, strict=strict)
+    return request, _tolerated(raw, request, beyond, strict=strict)
 
 
 def decode(body: bytes, kind: type[T], *, strict: bool = False) -> tuple[T, tuple[str, ...]]:
@@ -86,8 +90,10 @@ def decode_conversation(body: bytes, kind: type[T], *, strict: bool = False) -> 
     return request, _tolerated(raw, request, strict=strict)
 
 
-def _tolerated(raw: JsonObject, request: object, *, strict: bool) -> tuple[str, ...]:
-    unknown = tuple(islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
+def _tolerated(
+    raw: JsonObject, request: object, beyond: tuple[str, ...] = (), *, strict: bool
+) -> tuple[str, ...]:
+    unknown = (*beyond, *islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
     if len(unknown) > UNKNOWN_MAX:
         raise InvalidRequest(f"The request has more than {UNKNOWN_MAX} unknown parameters.", param=unknown[0])
     if unknown and strict:

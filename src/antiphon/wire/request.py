@@ -5,7 +5,8 @@ Source: openai 3.54.0 types/responses/response_create_params.py; limits from Ope
 
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, defstruct
+from msgspec.structs import fields
 
 from antiphon.wire.formats import Format, ReasoningEffort
 from antiphon.wire.items import InputItem
@@ -100,6 +101,25 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier | None = None
     client_metadata: JsonObject | None = None
     """What Codex notes of itself with every request; no business of a model's."""
+
+
+COUNTED = frozenset(
+    {
+        *("conversation", "input", "instructions", "model", "parallel_tool_calls", "personality", "prompt"),
+        *("previous_response_id", "reasoning", "text", "tool_choice", "tools", "truncation"),
+    }
+)
+"""The fields of POST /v1/responses/input_tokens (input_token_count_params.py; a prompt template counts like what it
+becomes): they mean what they mean when a response is made."""
+
+
+def _with_fields(name: str, names: frozenset[str]) -> type[Struct]:
+    """A part of CreateResponse. For /openapi.json: requests are decoded as the whole."""
+    kept = [(one.name, one.type, one.default) for one in fields(CreateResponse) if one.name in names]
+    return defstruct(name, kept, frozen=True, kw_only=True)
+
+
+CountInputTokens = _with_fields("CountInputTokens", COUNTED)
 
 
 class Later(Struct, frozen=True):

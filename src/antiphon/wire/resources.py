@@ -40,6 +40,14 @@ class ResponseList(Struct, frozen=True, kw_only=True):
         return cls(data=responses, first_id=first, last_id=last, has_more=has_more)
 
 
+class InputTokens(Struct, frozen=True, kw_only=True, rename={"found": "antiphon:count"}):
+    """How many tokens a request's input is, and how that was found: told by whoever has the tokenizer, or estimated."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+    found: Literal["exact", "estimated"]
+
+
 class ErrorDetail(Struct, frozen=True, kw_only=True):
     """OpenAI's error: all four keys are always there."""
 
