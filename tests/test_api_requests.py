@@ -494,7 +494,6 @@ WISHES: dict[str, Any] = {
     "moderation": {"model": "omni-moderation-latest"},
     "multi_agent": {"enabled": True},
     "stream_id": "lane",
-    "truncation": "auto",
 }
 """What a client that wants more than the default sends for each parameter."""
 

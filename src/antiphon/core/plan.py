@@ -286,6 +286,7 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
         tools=tuple(_echoed(tool) for tool in request.tools if not isinstance(tool, Unserved)),
         top_logprobs=request.top_logprobs or 0,
         top_p=1.0 if request.top_p is None else request.top_p,
+        truncation=request.truncation,
         user=request.user,
         metadata=request.metadata,
     )

@@ -28,6 +28,7 @@ from antiphon.engine.inputs import Inputs
 from antiphon.engine.locks import Locks
 from antiphon.engine.prepare import Preparation
 from antiphon.engine.run import Checks, Run, World
+from antiphon.engine.window import Window
 from antiphon.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
 from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import Item
@@ -73,7 +74,8 @@ class Engine:
         """How many tokens the model would be told. Raises what `create` would."""
         plan, model = await self._planned(project, request)
         await self._checks(plan)
-        return await model.count(plan.prompt)
+        truncates = plan.response.truncation == "auto"
+        return await model.count(await Window(model, truncates=True).fitted(plan.prompt) if truncates else plan.prompt)
 
     async def _planned(self, project: str, request: CreateResponse) -> tuple[Plan, Model]:
         self._refuse_unfinished(project, request.previous_response_id)

@@ -23,7 +23,8 @@ from antiphon.core.prompt import Prompt
 from antiphon.core.thoughts import Thoughts
 from antiphon.core.toolbox import Hosted
 from antiphon.engine.log import EventLog
-from antiphon.errors import ApiError, ModelError, ServerError, StorageError
+from antiphon.engine.window import Window
+from antiphon.errors import ApiError, ContextLengthExceeded, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
 from antiphon.wire.items import HostedCall, Item, Reasoning
@@ -78,6 +79,7 @@ class Run:
         self._world = world
         self._thoughts = world.thoughts(project)
         self._model = model
+        self._window = Window(model, truncates=plan.response.truncation == "auto")
         self._builder = Builder(
             plan.response,
             world.new_id,
@@ -147,7 +149,7 @@ class Run:
         prompt = self.plan.prompt
         for _ in range(self._world.limits.turns_max):
             before = len(self.response.output)
-            finish = await self._say(prompt)
+            finish, prompt = await self._say_what_fits(prompt, before)
             cut_short = finish.reason in INCOMPLETE
             if self._checks.inputs:
                 await asyncio.to_thread(self._builder.judge)
@@ -216,6 +218,18 @@ class Run:
             raise ModelError(f"The model's answer does not fit text.format: {fault}")
 
     # -- a turn
+
+    async def _say_what_fits(self, prompt: Prompt, before: int) -> tuple[Finish, Prompt]:
+        """One model call, and the prompt that it was made with. `before`: so many items were there already."""
+        prompt = await self._window.fitted(prompt)
+        while True:  # ends: each is shorter
+            try:
+                return await self._say(prompt), prompt
+            except ContextLengthExceeded:
+                shorter = self._window.shorter(prompt)
+                if shorter is None or len(self.response.output) > before:
+                    raise
+                prompt = shorter
 
     async def _say(self, prompt: Prompt) -> Finish:
         """One model call: every batch becomes events at once."""

@@ -457,9 +457,12 @@ def template(address: str, key: str) -> Template:
     )
 
 
+class _Slot(Struct):
+    n_ctx: int
+
+
 def context_tokens(address: str, key: str) -> int:
-    settings = asked(address, key, "/props")["default_generation_settings"]
-    return int(msgspec.convert(settings, dict[str, object])["n_ctx"])  # type: ignore[call-overload] # llama.cpp's own
+    return msgspec.convert(asked(address, key, "/props")["default_generation_settings"], _Slot).n_ctx
 
 
 def asked(address: str, key: str, path: str, body: object = None) -> dict[str, object]:

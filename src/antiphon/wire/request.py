@@ -16,6 +16,7 @@ from antiphon.wire.response import (
     ReasoningContext,
     ReasoningSummary,
     ServiceTier,
+    Truncation,
     Verbosity,
 )
 from antiphon.wire.tools import JsonObject, Tool, ToolChoice
@@ -99,6 +100,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     service_tier: ServiceTier | None = None
+    truncation: Truncation = "disabled"
     client_metadata: JsonObject | None = None
     """What Codex notes of itself with every request; no business of a model's."""
 
@@ -139,7 +141,6 @@ LATER: dict[str, Later] = {
     "moderation": Later(),
     "multi_agent": Later(({}, {"enabled": False})),
     "stream_id": Later(),
-    "truncation": Later(("disabled",)),
 }
 LATER_TYPES = frozenset(
     {  # item and part types of the reference that are refused by name for now, and choices of tools not run here

@@ -47,6 +47,7 @@ class IncompleteDetails(Struct, frozen=True, kw_only=True):
     reason: Literal["max_output_tokens", "content_filter"]
 
 
+Truncation: TypeAlias = Literal["auto", "disabled"]
 Verbosity: TypeAlias = Literal["low", "medium", "high"]
 
 
@@ -124,7 +125,7 @@ class Response(Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     top_logprobs: int = 0
     top_p: float = 1.0
-    truncation: Literal["disabled"] = "disabled"
+    truncation: Truncation = "disabled"
     usage: Usage | None = None
     user: str | None = None
     metadata: dict[str, str] = {}
