@@ -59,6 +59,7 @@ class Turn(Struct, frozen=True):
     statuses: tuple[str, ...] = ()
     hosted_ends: Literal["completed", "failed", "never"] = "completed"
     cut_short: bool = False
+    compacts: Literal["first", "never done"] | None = None
 
 
 class Script(Struct, frozen=True):
@@ -118,6 +119,11 @@ def _actions(builder: Any, script: Script) -> Iterator[Callable[[], object]]:
 
 
 def _turn(builder: Any, turn: Turn) -> Iterator[Callable[[], object]]:
+    if turn.compacts is not None:
+        compactions: list[int] = []
+        yield lambda: compactions.append(builder.begin_compaction())
+        if turn.compacts == "first":
+            yield lambda: builder.compacted(compactions[0], "sealed")
     for delta in turn.deltas:
         yield partial(builder.feed, delta)
     calls: list[Any] = []
@@ -161,6 +167,7 @@ def check(script: Script, module: ModuleType = real) -> None:
 
 def _said(response: dict[str, Any], as_summary: bool) -> dict[str, Any]:
     said: dict[str, Any] = {"text": "", "refusal": "", "thought": "", "summary": "", "calls": [], "annotations": 0}
+    said["compactions"] = [item["status"] for item in response["output"] if item["type"] == "compaction"]
     for item in response["output"]:
         if item["type"] == "message":
             for part in item["content"]:
@@ -171,7 +178,7 @@ def _said(response: dict[str, Any], as_summary: bool) -> dict[str, Any]:
             said["thought" if as_summary else "summary"] += "".join(part["text"] for part in item["summary"])
         elif item["type"] == "shell_call":
             said["calls"].append((SHELL, json.dumps(item["action"]["commands"])))
-        else:
+        elif item["type"] != "compaction":
             said["calls"].append((item["name"], item["input"] if "input" in item else item["arguments"]))
     said["calls"].sort()
     return said
@@ -179,6 +186,8 @@ def _said(response: dict[str, Any], as_summary: bool) -> dict[str, Any]:
 
 def _meant(script: Script) -> dict[str, Any]:
     meant: dict[str, Any] = {"text": "", "refusal": "", "thought": "", "summary": "", "calls": [], "annotations": 0}
+    ends = {"first": "completed", "never done": "incomplete"}
+    meant["compactions"] = [ends[turn.compacts] for turn in script.turns if turn.compacts is not None]
     for number, turn in enumerate([*script.turns, Turn(script.abandoned)]):
         ran = number < len(script.turns) and not turn.cut_short
         calls: dict[str, list[str]] = {}

@@ -299,7 +299,7 @@ def arguments(draw: st.DrawFn, tool: Mapping[str, Any]) -> str:
 PARAMETERS = sorted(
     {field.name for field in structs.fields(CreateResponse)}
     - {"model", "input", "tools", "tool_choice", "stream", "stream_options", "previous_response_id", "prompt"}
-    - {"include", "text", "max_output_tokens", "metadata", "conversation"}
+    - {"include", "text", "max_output_tokens", "metadata", "context_management", "conversation"}
 )
 
 
@@ -309,6 +309,11 @@ STREAMING: tuple[dict[str, Any], ...] = (
     {"stream": True},
     {"stream": True, "stream_options": {"include_usage": True}},
 )
+COMPACTING: tuple[dict[str, Any], ...] = (
+    *({}, {}),
+    {"context_management": [{"type": "compaction", "compact_threshold": 1_000}]},
+)
+"""The scripted model's window is not known: a threshold must be given."""
 SCHEMAS: tuple[JsonObject, ...] = ({}, {"type": "object"}, {"$ref": "#/$defs/a", "$defs": {"a": {}}})
 
 
@@ -325,6 +330,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     free = isinstance(wanted, formats.TextFormat)
     script = draw(scripts(offered)) if free else 'say {"a": [1]}'
     told = [*draw(conversations()), items.Message(role="user", content=(items.InputText(text=script),))]
+    told += draw(st.sampled_from([(), (), (), (items.CompactionTrigger(),)]))
     names = draw(st.lists(st.sampled_from(PARAMETERS), unique=True, max_size=4))
     given = {field.name: draw(values(field.type)) for field in structs.fields(CreateResponse) if field.name in names}
     if not free:
@@ -338,7 +344,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "metadata": draw(st.dictionaries(st.text(max_size=8), TEXTS, max_size=2)),
         "include": draw(st.lists(st.sampled_from(["message.output_text.logprobs", "reasoning.encrypted_content"]))),
     }
-    body |= draw(st.sampled_from(STREAMING))
+    body |= draw(st.sampled_from(STREAMING)) | draw(st.sampled_from(COMPACTING))
     return msgspec.json.decode(msgspec.json.encode(body))  # type: ignore[no-any-return]
 
 

@@ -487,7 +487,6 @@ WISHES: dict[str, Any] = {
     "access_programs": {"cyber": "standard"},
     "background": True,
     "background_options": {"completion_window": "8h"},
-    "context_management": [{"type": "compaction", "compact_threshold": 1000}],
     "generate": False,
     "image": {"context_compression": "enabled"},
     "modalities": ["text", "audio"],

@@ -691,6 +691,7 @@ async def pieces(one: Exchange) -> list[bytes]:
 SCHEMAS = wirecheck.SCHEMAS
 PARAMS: list[tuple[Shape, str]] = [
     (dialect.REQUEST, "CreateResponseBody"),
+    (dialect.COMPACT, "CompactResponseMethodPublicBody"),
     *((dialect.MESSAGE.kinds[role], f"{role.title()}MessageItemParam") for role in dialect.MESSAGE.kinds),
     (dialect.ITEM_KINDS["function_call"], "FunctionCallItemParam"),
     (dialect.ITEM_KINDS["function_call_output"], "FunctionCallOutputItemParam"),
@@ -714,6 +715,7 @@ EXTRA = {
     "FunctionCallItemParam": {"async", *dialect.OURS},
     "FunctionCallOutputItemParam": {"name", *dialect.OURS},
     "ReasoningItemParam": {"status?"},
+    "CompactionSummaryItemParam": {"status?", "created_by"},
     "InputTextContentParam": set(dialect.BREAKPOINT),
     "InputImageContentParamAutoParam": set(dialect.BREAKPOINT),
     "OutputTextContentParam": {"logprobs"},

@@ -77,7 +77,8 @@ async def test_a_lawful_request_is_served_and_its_output_taken_back(
     outputs = answers(response, data)
     said = {"role": "user", "content": "say more"}
     again = {"model": "scripted", "tools": body["tools"]}
-    by_value = again | {"input": [*body["input"], *response["output"], *outputs, said]}
+    before = [item for item in body["input"] if item.get("type") != "compaction_trigger"]
+    by_value = again | {"input": [*before, *response["output"], *outputs, said]}
     assert response_of(await post(served, by_value))["status"] == "completed"
     if response["store"]:
         by_reference = again | {"input": [*outputs, said], "previous_response_id": response["id"]}

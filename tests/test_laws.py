@@ -71,6 +71,7 @@ SCRIPTS = st.builds(
             st.lists(st.sampled_from(["searching"]), max_size=2).map(tuple),
             st.sampled_from(["completed", "failed", "never"]),
             st.booleans(),
+            st.sampled_from([None, None, "first", "never done"]),
         ),
         max_size=3,
     ).map(tuple),

@@ -335,6 +335,8 @@ PACKAGE_SENT: list[Pair] = [
     (conversation.Conversation, conversations.Conversation),
     (conversation.DeletedConversation, conversations.ConversationDeletedResource),
     (resources.InputTokens, responses.InputTokenCountResponse),
+    (resources.CompactedResponse, responses.CompactedResponse),
+    (items.Compaction, responses.ResponseCompactionItem),
     (resources.ErrorDetail, shared.ErrorObject),
     (files.FileObject, package.FileObject),
     (files.DeletedFile, package.FileDeleted),
@@ -363,6 +365,9 @@ PACKAGE_TAKEN: list[Pair] = [
     (items.FunctionCall, responses.ResponseFunctionToolCallParam),
     (items.FunctionCallOutput, response_input_item_param.FunctionCallOutput),
     (items.ItemReference, response_input_item_param.ItemReference),
+    (items.Compaction, responses.ResponseCompactionItemParam),
+    (items.CompactionTrigger, response_input_item_param.CompactionTrigger),
+    (request.ContextManagement, response_create_params.ContextManagement),
     (items.InputText, (responses.ResponseInputTextParam, responses.ResponseInputTextContentParam)),
     (items.OutputText, responses.ResponseOutputTextParam),
     (items.Refusal, responses.ResponseOutputRefusalParam),
@@ -449,6 +454,8 @@ OPEN_SENT: list[Pair] = [
     (wire.ReasoningConfig, "Reasoning"),
     (items.Message, "Message"),
     (items.Reasoning, "ReasoningBody"),
+    (items.Compaction, "CompactionBody"),
+    (resources.CompactedResponse, "CompactResource"),
     (items.FunctionCall, "FunctionCall"),
     (items.FunctionCallOutput, "FunctionCallOutput"),
     (items.InputText, "InputTextContent"),
@@ -480,6 +487,7 @@ OPEN_TAKEN: list[Pair] = [
     (items.FunctionCall, "FunctionCallItemParam"),
     (items.FunctionCallOutput, "FunctionCallOutputItemParam"),
     (items.ItemReference, "ItemReferenceParam"),
+    (items.Compaction, "CompactionSummaryItemParam"),
     (items.InputText, "InputTextContentParam"),
     (items.OutputText, "OutputTextContentParam"),
     (items.Refusal, "RefusalContentParam"),
@@ -577,6 +585,7 @@ OURS_ALONE = {
     resources.Health: "neither knows of it",
     request.Later: "a line of a table, never sent",
     request.CountInputTokens: "a part of CreateResponse, and no more than its description",
+    request.CompactConversation: "a part of CreateResponse, and no more than its description",
 }
 NOT_IN_OPEN_RESPONSES = {
     items.FileCitation: "its only citations are of URLs",
@@ -585,6 +594,10 @@ NOT_IN_OPEN_RESPONSES = {
     resources.ItemList: "nothing can be listed in it",
     **dict.fromkeys(structs_of(files) - OURS_ALONE.keys(), "it has no files"),
     resources.InputTokens: "nothing can be counted in it",
+    **dict.fromkeys(
+        (items.CompactionTrigger, request.ContextManagement, events.CompactionCompacting),
+        "it compacts at POST /responses/compact alone",
+    ),
     wire.InputTransformation: "it does not tell of withheld reasoning",
     **dict.fromkeys(structs_of(actions), "its only tools are functions"),
     **dict.fromkeys(
@@ -804,6 +817,7 @@ PLACES: dict[type[Struct], Callable[[Object], Object]] = {
     **dict.fromkeys(get_args(items.MessagePart), lambda part: {"input": [{"role": "user", "content": [part]}]}),
     wire.PromptUse: lambda prompt: {"prompt": prompt},
     wire.ConversationUse: lambda use: {"conversation": use},
+    request.ContextManagement: lambda wish: {"context_management": [wish]},
     request.PromptCacheWish: lambda options: {"prompt_cache_options": options},
     items.ReasoningUpdate: lambda wish: PLACES[items.ConfigurationUpdate](
         least(items.ConfigurationUpdate) | {"reasoning": wish}

@@ -162,11 +162,21 @@ def _count(value: Object, wire: Wire) -> None:
     assert value["antiphon:count"] in {"exact", "estimated"}
 
 
+def _compacted(value: Object, wire: Wire) -> None:
+    assert value.keys() == {"id", "object", "created_at", "output", "usage"}
+    assert [item["type"] for item in value["output"]].index("compaction") == len(value["output"]) - 1
+    for item in value["output"]:
+        _item(item)
+        wire.item(item)
+    _strictly(responses.ResponseUsage, value["usage"])
+
+
 CHECKS: dict[str, Callable[[Object, Wire], None]] = {
     "response": _response_or_receipt,
     "list": _list,
     "model": _model,
     "response.input_tokens": _count,
+    "response.compaction": _compacted,
 }
 
 

@@ -27,6 +27,8 @@ from antiphon.wire.events import HostedStatus, TaggedEvent
 from antiphon.wire.formats import Format
 from antiphon.wire.items import InputFile, InputImage, InputItem, Message, MessagePart, ReasoningUpdate
 from antiphon.wire.request import (
+    CompactConversation,
+    ContextManagement,
     CountInputTokens,
     CreateResponse,
     PromptCacheWish,
@@ -199,10 +201,11 @@ def _query_parameter(one: str | Parameter) -> dict[str, Any]:
     return {"in": "query", "explode": True, **msgspec.to_builtins(one)}
 
 
-WHOLE: tuple[type[Struct], ...] = (CreateResponse, CountInputTokens)
+WHOLE: tuple[type[Struct], ...] = (CreateResponse, CountInputTokens, CompactConversation)
 """The bodies of requests."""
 NULLED: tuple[type[Struct], ...] = (
     *WHOLE,
+    ContextManagement,
     *(CreateConversation, ReasoningOptions, TextOptions, StreamOptions, PromptUse, PromptCacheWish),
     *(*get_args(InputItem), *get_args(MessagePart), *get_args(Tool), *get_args(Format)),
     *(ReasoningUpdate, ShellAction, LocalShellAction, SafetyCheck, ShellOutput, Exited, *get_args(ComputerAction)),
@@ -268,7 +271,5 @@ def _is(name: str, value: object) -> dict[str, Any]:
 
 DEPENDENT: dict[str, dict[str, Any]] = {
     "stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]},
-    "conversation": {
-        "anyOf": [_is("conversation", None), {"properties": {"previous_response_id": {"type": "null"}}}]
-    },
+    "conversation": {"anyOf": [_is("conversation", None), {"properties": {"previous_response_id": {"type": "null"}}}]},
 }

@@ -50,6 +50,7 @@ from antiphon.wire import items as it
 from antiphon.wire.items import (
     ID_PREFIXES,
     ClientCall,
+    Compaction,
     FunctionCall,
     HostedCall,
     Message,
@@ -99,7 +100,7 @@ class Builder:
         self._drafts: dict[tuple[type, str], Draft] = {}
         self._gathered: dict[str, GatheredCall] = {}
         self._phase: it.MessagePhase | UnsetType = UNSET
-        self._running: dict[int, HostedCall] = {}
+        self._running: dict[int, HostedCall | Compaction] = {}
         self._last: Draft | None = None
         self._sequence = 0
         self._pending: list[ev.Event] = []
@@ -188,7 +189,7 @@ class Builder:
         self._running[index] = structs.replace(self._running[index], status=status)
         self._status(index, status)
 
-    def outcome(self, index: int, item: HostedCall) -> HostedCall:
+    def outcome(self, index: int, item: HostedCall | Compaction) -> HostedCall | Compaction:
         """The call ended: `item` is as its tool left it, with its final status. Returns it under its own id."""
         done = structs.replace(item, id=self._running[index].id)
         assert done.status is not UNSET
@@ -197,6 +198,20 @@ class Builder:
         del self._running[index]
         self._done(index, done)
         return done
+
+    # -- compaction
+
+    def begin_compaction(self) -> int:
+        """Adds the item of a compaction that starts now; its index names it from here on."""
+        draft = self._add(Compaction(status="in_progress", encrypted_content=""))
+        self._running[draft.index] = structs.replace(cast("Compaction", draft.item), status="compacting")
+        self.append(ev.CompactionCompacting(self._sequence, draft.id, draft.index))
+        return draft.index
+
+    def compacted(self, index: int, encrypted_content: str) -> Compaction:
+        done = structs.replace(self._running.pop(index), status="completed", encrypted_content=encrypted_content)
+        self._done(index, done)
+        return cast("Compaction", done)
 
     # -- the end
 

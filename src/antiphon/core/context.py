@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, json, structs
 
-from antiphon.core import lowering, usage
+from antiphon.core import compaction, lowering, usage
+from antiphon.core.compaction import Compacted
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
 from antiphon.core.ports import Sense, Tool
@@ -21,6 +22,7 @@ from antiphon.wire.items import (
     AdditionalTools,
     ClientCall,
     ClientOutput,
+    Compaction,
     ConfigurationUpdate,
     FunctionCall,
     FunctionCallOutput,
@@ -82,6 +84,7 @@ def grown(
     the same call id again in a later turn.
     """
     waiting = _Waiting(context.waiting)
+    earlier, size, memo = context.told, context.told_size, context.memo
     told: list[PromptItem] = []
     turn, effort, wanted = context.turn, context.effort, context.format
     brought: list[Bringing] = []
@@ -89,7 +92,7 @@ def grown(
     for place, item in enumerate(shown):
         if type(item) is Message:
             if item.role == "user":
-                turn = len(context.told) + len(told)
+                turn = len(earlier) + len(told)
             if item.content:  # what was cut short before it said anything is left out
                 told.append(item)
         elif is_call(item):
@@ -111,21 +114,31 @@ def grown(
             brought.append(item)
         elif isinstance(item, Reasoning):
             told.append(item)
+        elif isinstance(item, Compacted):
+            told = compaction.told((*earlier, *told), item.kept)
+            earlier, size, memo = (), 0, Memo()
+            turn = max((at for at, one in enumerate(told) if isinstance(one, Message) and one.role == "user"))
+            waiting = _Waiting(filter(is_async, waiting.calls.values()))
+        elif isinstance(item, Compaction):
+            assert item.status == "incomplete"
         else:
             assert isinstance(item, HostedCall)
             told += lowering.replayed(item, runners)
+    beside = context.senses | senses
+    if memo is not context.memo and not any(map(usage.shows_more_than_text, (*earlier, *told))):
+        beside = frozenset()  # it was compacted away
     return Context(
         items=(*context.items, *stored),
-        told=(*context.told, *told),
+        told=(*earlier, *told),
         turn=turn,
         waiting=(*waiting.calls.values(),),
         brought=(*context.brought, *brought),
         effort=effort,
         format=wanted,
-        senses=context.senses | senses,
+        senses=beside,
         size=context.size + sum(map(_size, items)) + _more(items, shown if senses else items),
-        told_size=context.told_size + sum(map(usage.size, told)),
-        memo=context.memo,
+        told_size=size + sum(map(usage.size, told)),
+        memo=memo,
     )
 
 
@@ -144,6 +157,14 @@ def _part_size(part: MessagePart) -> int:
     if isinstance(part, InputImage):
         return len(part.image_url or part.file_id or "")
     return len(getattr(part, "text", "")) or len(json.encode(part))
+
+
+def said_by_users(context: Context) -> tuple[Message, ...]:
+    """What users said, of that which is still told word by word, as it came."""
+    told = {item.id for item in context.told if isinstance(item, Message)} - {UNSET}
+    return tuple(
+        item for item in context.items if isinstance(item, Message) and item.role == "user" and item.id in told
+    )
 
 
 def require_outputs(context: Context) -> None:

@@ -20,6 +20,7 @@ from antiphon.wire.formats import Format, JsonSchemaFormat, TextFormat
 from antiphon.wire.items import (
     ID_PREFIXES,
     AdditionalTools,
+    CompactionTrigger,
     ConfigurationUpdate,
     InputItem,
     Item,
@@ -27,7 +28,7 @@ from antiphon.wire.items import (
     Reasoning,
     ToolSearchOutput,
 )
-from antiphon.wire.request import CreateResponse
+from antiphon.wire.request import ContextManagement, CreateResponse
 from antiphon.wire.response import InputTransformation, PromptCacheOptions, ReasoningConfig, Response, TextConfig
 from antiphon.wire.tools import DECLARED_MAX, FunctionTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
@@ -44,6 +45,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     max_tool_calls: int | None
     thought_as_summary: bool
     seals_thoughts: bool
+    compacts_now: bool
+    """Instead of answering."""
+    compacts_at: tuple[ContextManagement, ...]
     format_param: str
     """Where the format was asked for."""
     version: int = 0
@@ -93,7 +97,10 @@ def entered(
 ) -> tuple[Item, ...]:
     """Items of a request as they stand in a conversation, behind `before`. `param` is what they are called there."""
     parts.check(items, param)
-    found = [_resolved(item, referenced, param) if isinstance(item, ItemReference) else item for item in items]
+    found = [
+        _resolved(item, referenced, param, place) if isinstance(item, ItemReference | CompactionTrigger) else item
+        for place, item in enumerate(items)
+    ]
     taken = {item.id for item in before} if any(item.id for item in found) else set()
     given: list[Item] = []
     for index, item in enumerate(found):
@@ -115,6 +122,7 @@ def make(
     bounds: Bounds,
     new_id: NewId,
     now: int,
+    compacts_now: bool = False,
     strict: bool = False,
 ) -> Plan:
     """`given` are the request's items, and `shown` the same in the form in which a model may be told of them, with
@@ -144,6 +152,8 @@ def make(
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
         seals_thoughts="reasoning.encrypted_content" in request.include or not request.store,
+        compacts_now=compacts_now,
+        compacts_at=request.context_management,
         format_param=format_param,
     )
 
@@ -344,11 +354,15 @@ def _given_status(item: Item) -> str:
     return "completed" if item.status is UNSET or item.status == "in_progress" else item.status
 
 
-def _resolved(reference: ItemReference, referenced: Mapping[str, Item], param: str) -> Item:
-    item = referenced.get(reference.id)
+def _resolved(named: ItemReference | CompactionTrigger, referenced: Mapping[str, Item], param: str, place: int) -> Item:
+    if isinstance(named, CompactionTrigger):  # one at the end of a request was taken out before
+        raise InvalidRequest(
+            "A 'compaction_trigger' must be the last item of a request's input.", param=f"{param}[{place}].type"
+        )
+    item = referenced.get(named.id)
     if item is None:
         raise NotFound(
-            f"Item with id '{reference.id[:ID_CHARS_MAX]}' not found. Items are not persisted when `store` is set to "
+            f"Item with id '{named.id[:ID_CHARS_MAX]}' not found. Items are not persisted when `store` is set to "
             "false. Try again with `store` set to true, or remove this item from your input.",
             param=param,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec import UNSET, json, structs
+from msgspec import json, structs
 
 from antiphon.core.prompt import Prompt, PromptItem
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, Message
@@ -44,12 +44,25 @@ def size(item: PromptItem) -> int:
     return text + _ITEM_BYTES
 
 
+def shows_more_than_text(item: PromptItem) -> bool:
+    """What pictures and files are to a model is not known before it has looked at them."""
+    parts: Sequence[object] = item.content if isinstance(item, Message) else ()
+    if isinstance(item, FunctionCallOutput) and not isinstance(item.output, str):
+        parts = item.output
+    return any(_text(part) is None for part in parts)
+
+
 _ITEM_BYTES, _PICTURE_BYTES = round(TOKENS_PER_ITEM * BYTES_PER_TOKEN), round(TOKENS_PER_PICTURE * BYTES_PER_TOKEN)
 
 
 def _part_size(part: object) -> int:
-    text = getattr(part, "text", UNSET) if not hasattr(part, "refusal") else part.refusal
-    return _PICTURE_BYTES if text is UNSET else _bytes(text)
+    text = _text(part)
+    return _PICTURE_BYTES if text is None else _bytes(text)
+
+
+def _text(part: object) -> str | None:
+    text = getattr(part, "text", None)
+    return getattr(part, "refusal", None) if text is None else text
 
 
 def _bytes(text: str) -> int:

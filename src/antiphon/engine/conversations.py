@@ -49,7 +49,7 @@ class Conversations:
     async def _entered(self, project: str, items: tuple[InputItem, ...]) -> tuple[Item, ...]:
         """The items of a request, as they stand in a conversation. Raises InvalidRequest, naming the part, for one that
         no response could be made after."""
-        items = self._world.thoughts(project).restored(items, "items")
+        items = self._world.restored(project, items, "items")
         ids = planning.references(items)
         referenced = await self._world.store.items(project, ids) if ids else {}
         entered = planning.entered(items, (), referenced, self._world.new_id, "items")

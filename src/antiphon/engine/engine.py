@@ -7,6 +7,8 @@ from typing import TypeVar
 from msgspec import UNSET
 
 from antiphon import schemas
+from antiphon.core.compaction import Kept
+from antiphon.core.context import said_by_users
 from antiphon.core.plan import Plan
 from antiphon.core.ports import (
     JOINING,
@@ -22,6 +24,7 @@ from antiphon.core.ports import (
 )
 from antiphon.core.prompt import Offer
 from antiphon.core.templates import Template
+from antiphon.engine import compaction as compacting
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.conversations import Conversations
 from antiphon.engine.inputs import Inputs
@@ -31,8 +34,9 @@ from antiphon.engine.run import Checks, Run, World
 from antiphon.engine.window import Window
 from antiphon.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
 from antiphon.wire.formats import JsonSchemaFormat
-from antiphon.wire.items import Item
+from antiphon.wire.items import ID_PREFIXES, Compaction, Item
 from antiphon.wire.request import CreateResponse
+from antiphon.wire.resources import CompactedResponse
 from antiphon.wire.response import Response
 
 T = TypeVar("T", bound=Item)
@@ -51,6 +55,7 @@ class Engine:
         self._locks = Locks(world.store.conversations, world.clock)
         self.conversations = Conversations(world)
         self._runs: dict[str, Run] = {}
+        self._compacting = 0
         self._closing = False
 
     # -- making
@@ -76,6 +81,30 @@ class Engine:
         await self._checks(plan)
         truncates = plan.response.truncation == "auto"
         return await model.count(await Window(model, truncates=True).fitted(plan.prompt) if truncates else plan.prompt)
+
+    async def compact(self, project: str, request: CreateResponse) -> CompactedResponse:
+        """The conversation made shorter: all that users said, and a compaction. Nothing is stored."""
+        if self._closing:
+            raise Unavailable
+        if len(self._runs) + self._compacting >= self._world.limits.runs_max:
+            raise TooManyRequests(code="rate_limit_exceeded")
+        self._compacting += 1
+        try:
+            plan, model = await self._planned(project, request)
+            text, used = await compacting.summary(model, plan.prompt)
+        finally:
+            self._compacting -= 1
+        item_id = self._world.new_id(ID_PREFIXES[Compaction])
+        sealed = self._world.compactions(project).sealed(Kept(id=item_id, summary=text, keeps_users=True))
+        return CompactedResponse(
+            id=plan.response.id,
+            created_at=plan.response.created_at,
+            output=(
+                *said_by_users(plan.context),
+                Compaction(id=item_id, status="completed", encrypted_content=sealed),
+            ),
+            usage=used,
+        )
 
     async def _planned(self, project: str, request: CreateResponse) -> tuple[Plan, Model]:
         self._refuse_unfinished(project, request.previous_response_id)

@@ -5,8 +5,8 @@ from functools import partial
 
 from msgspec import structs
 
+from antiphon.core import compaction, templates
 from antiphon.core import plan as planning
-from antiphon.core import templates
 from antiphon.core.context import Context, empty, grown
 from antiphon.core.plan import Bounds, Plan
 from antiphon.core.templates import Template
@@ -36,8 +36,9 @@ class Preparation:
 
     async def plan(self, project: str, request: CreateResponse) -> Plan:
         """Raises an ApiError when the request cannot be served."""
+        request, compacts_now = compaction.triggered(request)
         if request.input:
-            request = structs.replace(request, input=self._world.thoughts(project).restored(request.input, "input"))
+            request = structs.replace(request, input=self._world.restored(project, request.input, "input"))
         request = templates.applied(request, self._prompts)
         find = partial(self._mind, planning.require_model(request))
         before, version = await self._earlier(project, request, find)
@@ -56,6 +57,7 @@ class Preparation:
             bounds=self._bounds,
             new_id=self._world.new_id,
             now=self._world.clock(),
+            compacts_now=compacts_now,
             strict=self._strict,
         )
         return structs.replace(plan, version=version) if request.conversation else plan
@@ -64,7 +66,8 @@ class Preparation:
         """Called when a response has ended and is kept: whoever continues it, or goes on in its conversation, finds its
         context in memory."""
         conversation, before = plan.response.conversation, plan.response.previous_response_id
-        context = grown(plan.context, output, self._world.thoughts(project).shown(output), self._world.tools)
+        shown = self._world.opened(project, output, "previous_response_id")
+        context = grown(plan.context, output, shown, self._world.tools)
         key: Key = (project, plan.response.id)
         old: Key | None = None if before is None else (project, before)
         if conversation:
@@ -118,7 +121,7 @@ class Preparation:
         return grown(empty(), items, shown, self._world.tools, senses)
 
     async def _shown(self, project: str, items: Sequence[Item], param: str, find: Find, *, keeps: bool = True) -> Shown:
-        opened = self._world.thoughts(project).shown(items)
+        opened = self._world.opened(project, items, param)
         return await self._inputs.shown(project, opened, param, find, keeps=keeps)
 
     async def _mind(self, model: str) -> Mind:

@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 from msgspec import UNSET, UnsetType, structs
 
 from antiphon.config import Limits
+from antiphon.core import compaction
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
 from antiphon.core.builder import Builder
 from antiphon.core.calls import Calls, HostedRequest, Refused
+from antiphon.core.compaction import Compactions, Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
@@ -22,12 +24,13 @@ from antiphon.core.ports import Lock, Model, Outcome, Store, TextCheck, Tool
 from antiphon.core.prompt import Prompt
 from antiphon.core.thoughts import Thoughts
 from antiphon.core.toolbox import Hosted
+from antiphon.engine import compaction as compacting
 from antiphon.engine.log import EventLog
 from antiphon.engine.window import Window
-from antiphon.errors import ApiError, ContextLengthExceeded, ModelError, ServerError, StorageError
+from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
-from antiphon.wire.items import HostedCall, Item, Reasoning
+from antiphon.wire.items import HostedCall, InputItem, Item, Reasoning
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
@@ -50,6 +53,19 @@ class World:
 
     def thoughts(self, project: str) -> Thoughts:
         return Thoughts(partial(self._seal.seal, project, "reasoning"), partial(self._seal.open, project, "reasoning"))
+
+    def compactions(self, project: str) -> Compactions:
+        return Compactions(
+            partial(self._seal.seal, project, "compaction"), partial(self._seal.open, project, "compaction")
+        )
+
+    def restored(self, project: str, items: Sequence[InputItem], param: str) -> tuple[InputItem, ...]:
+        """A request's items, with what is sealed in them as it was when it was sealed."""
+        return self.compactions(project).restored(self.thoughts(project).restored(items, param), param)
+
+    def opened(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
+        """The items as a model may be told of them. Raises InvalidEncryptedContent for what is not ours."""
+        return self.compactions(project).shown(self.thoughts(project).shown(items), param)
 
 
 class Checks(NamedTuple):
@@ -79,6 +95,7 @@ class Run:
         self._world = world
         self._thoughts = world.thoughts(project)
         self._model = model
+        self._compact_at = compacting.threshold(plan.compacts_at, model, plan.prompt.model)
         self._window = Window(model, truncates=plan.response.truncation == "auto")
         self._builder = Builder(
             plan.response,
@@ -147,9 +164,15 @@ class Run:
 
     async def _take_turns(self) -> tuple[Ending, Any]:
         prompt = self.plan.prompt
+        if self.plan.compacts_now:
+            await self._compact(prompt)
+            return "completed", None
         for _ in range(self._world.limits.turns_max):
+            if self._compact_at is not None and await compacting.is_due(self._model, prompt, self._compact_at):
+                prompt = await self._compact(prompt)
             before = len(self.response.output)
-            finish, prompt = await self._say_what_fits(prompt, before)
+            has_said_nothing = partial(self._has_only, before)
+            finish, prompt = await self._window.told(prompt, self._say, has_said_nothing)
             cut_short = finish.reason in INCOMPLETE
             if self._checks.inputs:
                 await asyncio.to_thread(self._builder.judge)
@@ -165,7 +188,7 @@ class Run:
             self._count_repair(calls)
             prompt = planning.extended(
                 prompt,
-                self._thoughts.shown(added),
+                self._world.opened(self.project, added, "input"),
                 calls.refused,
                 self._world.tools,
                 self._world.new_id,
@@ -174,6 +197,9 @@ class Run:
             if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
                 return "incomplete", "max_output_tokens"
         raise ServerError(f"The model took more than {self._world.limits.turns_max} turns (limits.turns_max).")
+
+    def _has_only(self, items: int) -> bool:
+        return len(self.response.output) == items
 
     def _is_over(self, calls: Calls) -> bool:
         """The client has something to do, or the model asked for nothing more. It goes on by itself after hosted calls,
@@ -219,17 +245,18 @@ class Run:
 
     # -- a turn
 
-    async def _say_what_fits(self, prompt: Prompt, before: int) -> tuple[Finish, Prompt]:
-        """One model call, and the prompt that it was made with. `before`: so many items were there already."""
-        prompt = await self._window.fitted(prompt)
-        while True:  # ends: each is shorter
-            try:
-                return await self._say(prompt), prompt
-            except ContextLengthExceeded:
-                shorter = self._window.shorter(prompt)
-                if shorter is None or len(self.response.output) > before:
-                    raise
-                prompt = shorter
+    async def _compact(self, prompt: Prompt) -> Prompt:
+        """Adds a compaction, and gives the prompt that goes on from it."""
+        index = self._builder.begin_compaction()
+        self._publish()
+        text, used = await compacting.summary(self._model, prompt)
+        self._usages.append(used)
+        item_id = self.response.output[index].id
+        assert item_id is not UNSET
+        kept = Kept(id=item_id, summary=text, asked=compaction.asked(prompt.items))
+        self._builder.compacted(index, self._world.compactions(self.project).sealed(kept))
+        self._publish()
+        return compaction.compacted(prompt, kept)
 
     async def _say(self, prompt: Prompt) -> Finish:
         """One model call: every batch becomes events at once."""

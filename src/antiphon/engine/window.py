@@ -1,5 +1,8 @@
 """Window: prompts made to fit their model, or refused before it is asked. Knows no run."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from msgspec import structs
 
 from antiphon.core import usage, window
@@ -18,6 +21,9 @@ DROPPED_SHARE = 0.25
 TRIES_MAX = 10
 
 
+T = TypeVar("T")
+
+
 class Window:
     """That of one model. Where it does not `truncate`, what does not fit is refused."""
 
@@ -34,14 +40,15 @@ class Window:
         room = size - _for_answer(prompt, size) if self._truncates else size
         if usage.given(prompt) <= room * NEAR:
             return prompt
-        if self._truncates:
-            prompt = _without(prompt, usage.given(prompt) - round(room * FAR)) or prompt
+        excess = usage.given(prompt) - round(room * FAR)
+        if self._truncates and excess > 0:
+            prompt = _without(prompt, excess) or prompt
         count = await self._model.count(prompt)
         for _ in range(TRIES_MAX if self._truncates else 0):
             if count.tokens <= room:
                 return prompt
             share = usage.given(prompt) / count.tokens
-            shorter = _without(prompt, round((count.tokens - room) * share) or 1)
+            shorter = _without(prompt, round((count.tokens - room) * share))
             if shorter is None:
                 break
             prompt, count = shorter, await self._model.count(shorter)
@@ -51,9 +58,20 @@ class Window:
             )
         return prompt
 
-    def shorter(self, prompt: Prompt) -> Prompt | None:
-        """What may fit of a prompt that the model refused as too long; None: nothing may go."""
-        return _without(prompt, round(usage.given(prompt) * DROPPED_SHARE) or 1) if self._truncates else None
+    async def told(
+        self, prompt: Prompt, tell: Callable[[Prompt], Awaitable[T]], may_repeat: Callable[[], bool] = lambda: True
+    ) -> tuple[T, Prompt]:
+        """What came of telling the model as much of the prompt as fits, and the prompt that was told. Where the model
+        says that it is too long, it is told less, as long as it `may_repeat`."""
+        prompt = await self.fitted(prompt)
+        while True:  # it ends: each is shorter
+            try:
+                return await tell(prompt), prompt
+            except ContextLengthExceeded:
+                shorter = _without(prompt, round(usage.given(prompt) * DROPPED_SHARE)) if self._truncates else None
+                if shorter is None or not may_repeat():
+                    raise
+                prompt = shorter
 
 
 def _for_answer(prompt: Prompt, size: int) -> int:
@@ -63,6 +81,7 @@ def _for_answer(prompt: Prompt, size: int) -> int:
 
 
 def _without(prompt: Prompt, tokens: int) -> Prompt | None:
-    """Without its oldest items, by an estimate of their tokens. Nothing is remembered of it: the next one differs."""
-    items = window.shortened(prompt.items, round(tokens * usage.BYTES_PER_TOKEN)) if tokens > 0 else None
+    """Without its oldest items, by an estimate of their tokens; None: nothing may go. No memo is kept of it, since the
+    next one will begin with other items."""
+    items = window.shortened(prompt.items, max(1, round(tokens * usage.BYTES_PER_TOKEN)))
     return None if items is None else structs.replace(prompt, items=items, memo=Memo(), size=None)

@@ -17,7 +17,6 @@ from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError
 from antiphon.models.chatbody import Object
 from antiphon.models.upstream import Upstream
-from antiphon.wire.items import FunctionCallOutput, Message
 
 TIMEOUT_S = 5.0
 """For an answer that takes milliseconds: a request waits for it."""
@@ -72,7 +71,9 @@ class Counter:
                 _log.warning("Tokens are estimated: %s", error.message)
                 break
             else:
-                return Count(counted.tokens, is_exact=counted.is_exact and not shows_more_than_text(prompt))
+                return Count(
+                    counted.tokens, is_exact=counted.is_exact and not any(map(usage.shows_more_than_text, prompt.items))
+                )
         return Count(usage.given(prompt), is_exact=False)
 
     async def _ask(self, path: str, body: object) -> Answered:
@@ -85,17 +86,6 @@ class Counter:
             return msgspec.json.decode(answer, type=Answered)
         except msgspec.DecodeError:
             raise Unserved from None
-
-
-def shows_more_than_text(prompt: Prompt) -> bool:
-    """What pictures and files are to a model is not known before it has looked at them."""
-    for item in prompt.items:
-        parts = item.content if isinstance(item, Message) else ()
-        if isinstance(item, FunctionCallOutput) and not isinstance(item.output, str):
-            parts = item.output
-        if any(not (hasattr(part, "text") or hasattr(part, "refusal")) for part in parts):
-            return True
-    return False
 
 
 def _counted(tokens: int | None, how: str = "exact") -> Count:

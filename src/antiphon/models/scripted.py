@@ -15,6 +15,7 @@ Steps are parted by " | ", turns by " => ": when the calls of one turn are answe
 
     say first | call f {} => call g {} | call h {} => say done
 
+Asked for a summary (core/compaction.py), it says the first words of every message.
 After the outputs of the last turn's calls it says "got: " and the outputs; without a script it echoes the text.
 """
 
@@ -26,6 +27,7 @@ import msgspec
 
 from antiphon.config import Limits
 from antiphon.config import ScriptedModel as Settings
+from antiphon.core import compaction
 from antiphon.core.deltas import Delta, Finish, FinishReason, Refusal, Text, Thought, ToolCall
 from antiphon.core.ports import Check, Count, ModelCard, Sense
 from antiphon.core.prompt import Named, Prompt
@@ -48,6 +50,7 @@ SHOWN: dict[type, str] = {InputImage: "[image]", InputFile: "[file]", InputAudio
 VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut", "tell"})
 Step: TypeAlias = tuple[str, str]
 """A verb and what follows it."""
+SUMMARISED_WORDS = 3
 FIRST_OF_JANUARY_2026 = 1_767_225_600
 
 
@@ -124,7 +127,9 @@ def _due(prompt: Prompt) -> list[Step]:
 
 def _turns(prompt: Prompt) -> Iterator[Iterator[Step]]:
     text = _last_text(prompt)
-    if text.split(" ", 1)[0] in VERBS:
+    if text == compaction.WISH:
+        yield iter([("say", "Summary: " + " / ".join(_said(prompt)))])
+    elif text.split(" ", 1)[0] in VERBS:
         yield from (_steps(turn) for turn in text.split(" => "))
     elif prompt.tool_choice == "required" or isinstance(prompt.tool_choice, Named):
         chosen = prompt.tool_choice.name if isinstance(prompt.tool_choice, Named) else prompt.tools[0].name
@@ -171,6 +176,13 @@ def _text(output: ToolOutput) -> str:
     if isinstance(output, str):
         return output
     return "".join(part.text if isinstance(part, InputText) else SHOWN[type(part)] for part in output)
+
+
+def _said(prompt: Prompt) -> Iterator[str]:
+    """The first words of what was said before the last message."""
+    for item in prompt.items[:-1]:
+        if isinstance(item, Message):
+            yield " ".join(_words(item)[:SUMMARISED_WORDS])
 
 
 def _last_text(prompt: Prompt) -> str:

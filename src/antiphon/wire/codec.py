@@ -90,9 +90,7 @@ def decode_conversation(body: bytes, kind: type[T], *, strict: bool = False) -> 
     return request, _tolerated(raw, request, strict=strict)
 
 
-def _tolerated(
-    raw: JsonObject, request: object, beyond: tuple[str, ...] = (), *, strict: bool
-) -> tuple[str, ...]:
+def _tolerated(raw: JsonObject, request: object, beyond: tuple[str, ...] = (), *, strict: bool) -> tuple[str, ...]:
     unknown = (*beyond, *islice(_unknown(raw, request, ""), UNKNOWN_MAX + 1))
     if len(unknown) > UNKNOWN_MAX:
         raise InvalidRequest(f"The request has more than {UNKNOWN_MAX} unknown parameters.", param=unknown[0])

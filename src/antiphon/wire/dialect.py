@@ -30,7 +30,7 @@ from antiphon.errors import ApiError, InvalidRequest, ModelError
 from antiphon.wire import codec
 from antiphon.wire import events as ev
 from antiphon.wire.items import Annotation, Item
-from antiphon.wire.resources import ItemList, ResponseList
+from antiphon.wire.resources import CompactedResponse, ItemList, ResponseList
 from antiphon.wire.response import Response
 from antiphon.wire.shapes import ANY, AtLeast, Each, Fields, Forms, Shape, Tagged, Text, Words
 from antiphon.wire.tolerance import Object
@@ -48,6 +48,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """Whether what is unknown is refused, whatever the settings say."""
     narrow: Callable[[Object], Object] | None
     """Sees a request as it came, refuses what this wire does not have, gives it in OpenAI's forms."""
+    narrow_compact: Callable[[Object], Object] | None
+    """The same of a request to compact."""
     frame: Callable[[ev.Event], bytes]
     encode: Callable[[Any], bytes]
     """A response, a list or a small resource as JSON."""
@@ -169,7 +171,7 @@ ITEM_KINDS: Final[dict[str, Shape]] = {
         {"summary": Each(_parts("summary_text")), "content?": Each(_parts("reasoning_text")), "encrypted_content?": ANY}
         | STATUS
     ),
-    "compaction": _kind({"id?": ANY, "encrypted_content": LONG}),
+    "compaction": _kind({"encrypted_content": LONG, "created_by": ANY} | STATUS),
     "item_reference": REFERENCE,
 }
 FUNCTION: Final = _kind({"name": NAME, "description?": ANY, "parameters?": ANY, "strict": ANY})
@@ -224,12 +226,21 @@ REQUEST: Final = Fields(
 )
 
 
+COMPACT: Final = Fields(
+    {
+        "model": ANY,
+        **{name: REQUEST.fields[name] for name in ("input?", "previous_response_id?", "prompt_cache_key?")},
+        "instructions?": ANY,
+    }
+)
+
+
 # -- Open Responses, read
 
 
-def _narrow(raw: Object) -> Object:
+def _narrow(raw: Object, shape: Shape = REQUEST) -> Object:
     try:
-        REQUEST.check(raw, "")
+        shape.check(raw, "")
     except InvalidRequest as error:
         message = f"{error.message} This is the wire of Open Responses; OpenAI's is served under {OPENAI.prefix}."
         raise type(error)(message, param=error.param, code=error.code) from None
@@ -368,6 +379,8 @@ def _encode_open(value: Any) -> bytes:
     plain = msgspec.to_builtins(value)
     if isinstance(value, Response):
         plain = _write_response(plain)
+    elif isinstance(value, CompactedResponse):
+        plain["output"] = [_write_item(item) for item in plain["output"]]
     elif isinstance(value, ItemList | ResponseList):
         write = _write_item if isinstance(value, ItemList) else _write_response
         plain["data"] = [write(one) for one in plain["data"]]
@@ -393,6 +406,7 @@ OPENAI: Final = Dialect(
     stream_type=b"text/event-stream; charset=utf-8",
     is_strict=False,
     narrow=None,
+    narrow_compact=None,
     frame=codec.frame,
     encode=codec.encode,
     error=_error_openai,
@@ -403,6 +417,7 @@ OPEN_RESPONSES: Final = Dialect(
     stream_type=b"text/event-stream",
     is_strict=True,
     narrow=_narrow,
+    narrow_compact=partial(_narrow, shape=COMPACT),
     frame=_frame_open,
     encode=_encode_open,
     error=_error_open,

@@ -142,6 +142,10 @@ class CustomInputDone(InItem, frozen=True, tag="response.custom_tool_call_input.
     input: str
 
 
+class CompactionCompacting(InItem, frozen=True, tag="response.compaction.compacting"):
+    """The model is summarising."""
+
+
 class HostedStatus(Struct, frozen=True, gc=False):
     """A hosted call entered a status; `type` is `response.<item type>.<status>`."""
 
@@ -176,6 +180,7 @@ TaggedEvent: TypeAlias = (
     | ArgumentsDone
     | CustomInputDelta
     | CustomInputDone
+    | CompactionCompacting
 )
 Event: TypeAlias = TaggedEvent | HostedStatus
 Terminal: TypeAlias = ResponseCompleted | ResponseIncomplete | ResponseFailed

@@ -337,6 +337,19 @@ class ConfigurationUpdate(ItemBase, frozen=True, kw_only=True, tag="configuratio
     status: ItemStatus | UnsetType = UNSET
 
 
+class Compaction(ItemBase, frozen=True, kw_only=True, tag="compaction"):
+    """Stands for all that came before it. What it says is sealed by this server, for its models alone
+    (core/compaction.py)."""
+
+    status: ItemStatus | Literal["compacting"] | UnsetType = UNSET
+    encrypted_content: str
+    created_by: str | UnsetType = UNSET
+
+
+class CompactionTrigger(ItemBase, frozen=True, kw_only=True, tag="compaction_trigger"):
+    """At the end of an input: compact now. It is no part of the conversation."""
+
+
 class ItemReference(ItemBase, frozen=True, kw_only=True, tag="item_reference"):
     """Stands for an item stored earlier in the same project."""
 
@@ -371,10 +384,10 @@ ClientOutput: TypeAlias = (
     | ApplyPatchCallOutput
     | ComputerCallOutput
 )
-OutputItem: TypeAlias = Message | Reasoning | ClientCall | ScriptedCall
+OutputItem: TypeAlias = Message | Reasoning | ClientCall | Compaction | ScriptedCall
 Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools | ConfigurationUpdate
 """What is stored and listed."""
-InputItem: TypeAlias = Item | ItemReference
+InputItem: TypeAlias = Item | CompactionTrigger | ItemReference
 
 ID_PREFIXES: dict[type[Item], str] = {
     Message: "msg",
@@ -395,5 +408,6 @@ ID_PREFIXES: dict[type[Item], str] = {
     ComputerCallOutput: "cuo",
     AdditionalTools: "at",
     ConfigurationUpdate: "cfu",
+    Compaction: "cmp",
     ScriptedCall: "sc",
 }

@@ -63,6 +63,13 @@ class PromptCacheWish(Struct, frozen=True, kw_only=True):
     comparison_response_id: None = None
 
 
+class ContextManagement(Struct, frozen=True, kw_only=True):
+    """Compact on the way, when the model is told more than so many tokens."""
+
+    type: Literal["compaction"]
+    compact_threshold: Annotated[int, Meta(ge=1_000)] | None = None
+
+
 class CreateResponse(Struct, frozen=True, kw_only=True):
     """What a request asks for. None means: not given."""
 
@@ -101,6 +108,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     service_tier: ServiceTier | None = None
     truncation: Truncation = "disabled"
+    context_management: tuple[ContextManagement, ...] = ()
     client_metadata: JsonObject | None = None
     """What Codex notes of itself with every request; no business of a model's."""
 
@@ -122,6 +130,14 @@ def _with_fields(name: str, names: frozenset[str]) -> type[Struct]:
 
 
 CountInputTokens = _with_fields("CountInputTokens", COUNTED)
+COMPACTED = frozenset(
+    {
+        *("image", "input", "instructions", "model", "previous_response_id", "prompt_cache_key"),
+        *("prompt_cache_options", "prompt_cache_retention", "service_tier"),
+    }
+)
+"""The fields of POST /v1/responses/compact (response_compact_params.py)."""
+CompactConversation = _with_fields("CompactConversation", COMPACTED)
 
 
 class Later(Struct, frozen=True):
@@ -134,7 +150,6 @@ LATER: dict[str, Later] = {
     "access_programs": Later(({},)),
     "background": Later((False,)),
     "background_options": Later(({}, {"completion_window": "soonest"})),
-    "context_management": Later(([],)),
     "generate": Later((True,)),
     "image": Later(({}, {"context_compression": "auto"}, {"context_compression": "disabled"})),
     "modalities": Later((["text"],)),
@@ -146,7 +161,7 @@ LATER_TYPES = frozenset(
     {  # item and part types of the reference that are refused by name for now, and choices of tools not run here
         *("file_search_call", "web_search_call", "code_interpreter_call"),
         *("image_generation_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
-        *("compaction", "compaction_trigger", "program", "program_output"),
+        *("program", "program_output"),
         *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
         *("image_generation", "code_interpreter", "mcp", "programmatic_tool_calling"),
     }

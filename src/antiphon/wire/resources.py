@@ -4,8 +4,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct
 
-from antiphon.wire.items import Item
-from antiphon.wire.response import Response
+from antiphon.wire.items import Compaction, Item, Message
+from antiphon.wire.response import Response, Usage
 
 
 class DeletedResponse(Struct, frozen=True, kw_only=True):
@@ -46,6 +46,17 @@ class InputTokens(Struct, frozen=True, kw_only=True, rename={"found": "antiphon:
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: int
     found: Literal["exact", "estimated"]
+
+
+class CompactedResponse(Struct, frozen=True, kw_only=True):
+    """A conversation made shorter, to be handed in whole where it stood. It is no response that could be continued."""
+
+    id: str
+    object: Literal["response.compaction"] = "response.compaction"
+    created_at: int
+    output: tuple[Message | Compaction, ...]
+    """All that users said, then a compaction."""
+    usage: Usage
 
 
 class ErrorDetail(Struct, frozen=True, kw_only=True):
