@@ -1,5 +1,6 @@
 """Conversations made shorter: on demand, on the way and from outside; sealed, sent back, and refused where not ours."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from antiphon.core import compaction, usage
 from antiphon.core.compaction import Compacted, Kept, Summary
 from antiphon.core.context import empty, grown
 from antiphon.core.prompt import Prompt, PromptItem
+from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputText, Item, Message
 from tests import strategies as some
 from tests.chatserver import replies, says, sdk
-from tests.conftest import changed, serve
-from tests.rawclient import ask
+from tests.conftest import WAIT_S, changed, serve
+from tests.rawclient import Played, ask, exchange, serving
 from tests.test_context import RUNNERS, user
 from tests.test_window import Small
 from tests.wirecheck import openresponses
@@ -164,6 +166,32 @@ async def test_what_does_not_fit_its_own_window_is_summarised_as_far_as_it_does(
     assert upstream.messages[-1] <= 6
 
 
+async def test_a_client_that_leaves_stops_the_model(scripted: Settings) -> None:
+    store, model = SqliteStore(scripted.storage, scripted.limits), Played()
+    try:
+        async with serving(scripted, store, model) as url:
+            asked = {"model": "played", "input": "hello"}
+            async with exchange(url, "POST", "/v1/responses/compact", asked):
+                await asyncio.wait_for(model.is_asked.wait(), WAIT_S)
+            await asyncio.wait_for(model.is_over.wait(), WAIT_S)
+    finally:
+        await store.close()
+
+
+@users_are_no_output
+async def test_the_embedded_model_compacts_and_goes_on() -> None:
+    async with serve(Settings(storage=Storage(database=":memory:"))) as url, sdk(url) as client:
+        compacted = await client.responses.compact(model="antiphon-tiny", input=HISTORY)
+        question: Any = {"role": "user", "content": "Say hello."}
+        response = await client.responses.create(model="antiphon-tiny", input=[*compacted.output, question])  # type: ignore[list-item]
+        first = await client.responses.create(model="antiphon-tiny", input=[*HISTORY, {"type": "compaction_trigger"}])
+        second = await client.responses.create(model="antiphon-tiny", input="Say hello.", previous_response_id=first.id)
+
+    assert compacted.output[-1].type == "compaction"
+    assert response.output_text
+    assert second.output_text
+
+
 # -- a trigger
 
 
@@ -218,6 +246,27 @@ async def test_a_trigger_stands_at_the_end_alone(client: openai.AsyncOpenAI) -> 
         with pytest.raises(openai.BadRequestError) as refused:
             await client.responses.create(model="scripted", input=items)
         assert refused.value.param == param
+
+
+async def test_a_conversation_goes_on_from_its_compaction(client: openai.AsyncOpenAI) -> None:
+    """Whether a response in it brought one, or a client put one there; a trigger is no item of it."""
+    conversation = await client.conversations.create(items=HISTORY)
+    asked: Any = {"model": "scripted", "conversation": conversation.id}
+    trigger: Any = {"type": "compaction_trigger"}
+    item = compaction_of(await client.responses.create(**asked, input=[trigger]))
+    items = [one.type async for one in await client.conversations.items.list(conversation.id, order="asc")]
+    other = await client.conversations.create(items=[item.to_dict()])  # type: ignore[list-item]
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.conversations.create(items=[trigger])
+
+    question: Any = {"role": "user", "content": "tell items"}
+    texts = [text for _, text in await told(client, conversation=conversation.id, input=[question])]
+    count = await client.responses.input_tokens.count(**asked, input=[question])
+    assert items == [*["message"] * 5, "compaction"]
+    assert [text.split("\n")[0] for text in texts] == ["be brief", compaction.HEAD, "tell items"]
+    assert texts[1:] == [text for _, text in await told(client, conversation=other.id, input=[question])]
+    assert count.input_tokens > 20
+    assert refused.value.param == "items[0].type"
 
 
 # -- on the way

@@ -471,16 +471,6 @@ async def test_each_model_is_asked_for_at_the_upstream_that_serves_it() -> None:
     assert said == ["blue", "red", "Hello!"]
 
 
-async def test_a_model_that_several_serve_is_asked_for_at_the_first() -> None:
-    async with ChatServer({"Hello!": chat.says("first")}) as first, ChatServer({}) as second:
-        models = (ChatUpstream(url=first.url), ChatUpstream(url=second.url))
-        async with serve(Settings(models=models, storage=MEMORY)) as url, sdk(url) as client:
-            assert [model.id async for model in client.models.list()] == ["upstream"]
-            response = await client.responses.create(model="upstream", input="Hello!")
-
-    assert response.output_text == "first"
-
-
 class Fault(NamedTuple):
     """What an upstream does, and what the client is told of it."""
 

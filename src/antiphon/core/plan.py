@@ -214,6 +214,7 @@ def _prompt(
         summary=request.reasoning.summary,
         service_tier=request.service_tier,
         user=request.user,
+        cache_key=request.prompt_cache_key,
         memo=context.memo,
         size=context.told_size,
         is_live=request.stream,

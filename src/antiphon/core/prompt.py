@@ -110,6 +110,8 @@ class Prompt(Struct, frozen=True, kw_only=True):
     summary: ReasoningSummary | None = None
     service_tier: ServiceTier | None = None
     user: str | None = None
+    cache_key: str | None = None
+    """Prompts of one key begin alike."""
     memo: Memo = msgspec.field(default_factory=Memo)
     size: int | None = None
     """About how many bytes the items are (core/usage.py); None: not added up yet."""

@@ -109,7 +109,9 @@ class Engine:
     async def _planned(self, project: str, request: CreateResponse) -> tuple[Plan, Model]:
         self._refuse_unfinished(project, request.previous_response_id)
         plan = await self._preparation.plan(project, request)
-        return plan, await self._catalog.find(plan.prompt.model)
+        model = await self._catalog.find(plan.prompt.model, plan.prompt.cache_key)
+        compacting.threshold(plan.compacts_at, model, plan.prompt.model)  # refuses what it cannot tell
+        return plan, model
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""

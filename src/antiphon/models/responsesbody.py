@@ -39,6 +39,7 @@ class Spelling(Struct, frozen=True, kw_only=True):
     one prompt, and not learnt.
     `instructions`: some know no such field; then they are the first message.
     `developer`: chat templates of many models behind vLLM know no such role; then it is "system".
+    `cache_key`: some know no `prompt_cache_key`, a hint that changes no answer.
     `allowed`: where `allowed_tools` is no tool choice, only those tools are shown.
     """
 
@@ -47,6 +48,7 @@ class Spelling(Struct, frozen=True, kw_only=True):
     opens: bool = True
     instructions: bool = True
     developer: bool = True
+    cache_key: bool = True
     allowed: bool = True
 
     @property
@@ -73,6 +75,8 @@ class Spelling(Struct, frozen=True, kw_only=True):
                 return structs.replace(self, opens=False)
         if self.instructions and prompt.instructions and is_unknown and "instructions" in f"{said} {error.param}":
             return structs.replace(self, instructions=False)
+        if self.cache_key and prompt.cache_key is not None and "prompt_cache_key" in f"{said} {error.param}":
+            return structs.replace(self, cache_key=False)
         has_developer = any(isinstance(item, Message) and item.role == "developer" for item in items)
         if self.developer and has_developer and _ROLE.search(said):
             return structs.replace(self, developer=False)
@@ -119,6 +123,7 @@ def responses_request(prompt: Prompt, spelling: Spelling) -> Object:
         "top_logprobs": prompt.top_logprobs,
         "service_tier": None if prompt.service_tier in ("auto", "default") else prompt.service_tier,
         "user": prompt.user,
+        "prompt_cache_key": prompt.cache_key if spelling.cache_key else None,
     }
     return {
         "model": prompt.model,
