@@ -331,11 +331,13 @@ IN_EACH_DIALECT = {
     "/responses": {"get", "post"},
     "/responses/{response_id}": {"get", "delete"},
     "/responses/{response_id}/input_items": {"get"},
+    "/responses/compact": {"post"},
     "/models": {"get"},
     "/models/{model}": {"get"},
 }
 SERVED = {
     "/health": {"get"},
+    "/v1/responses/input_tokens": {"post"},
     "/v1/files": {"post", "get"},
     "/v1/files/{file_id}": {"get", "delete"},
     "/v1/files/{file_id}/content": {"get"},

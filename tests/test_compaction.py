@@ -229,6 +229,21 @@ async def test_what_was_compacted_goes_on_from_the_summary(client: openai.AsyncO
     assert "compaction_trigger" not in [one.type for one in listed.data]
 
 
+async def test_a_picture_that_was_compacted_away_keeps_nobody_from_going_on() -> None:
+    """Not even a model that cannot see."""
+    image = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+    seen: list[Any] = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "a cat"}]
+    async with Small(100) as upstream:
+        models = (ScriptedModel(), ChatUpstream(url=upstream.url, images=False))
+        async with serve(Settings(models=models, storage=Storage(database=":memory:"))) as url, sdk(url) as client:
+            first = await client.responses.create(model="scripted", input=[*seen, {"type": "compaction_trigger"}])
+            second = await client.responses.create(model="m", input="what was it?", previous_response_id=first.id)
+            with pytest.raises(openai.BadRequestError, match="image"):
+                await client.responses.create(model="m", input=[*seen, {"role": "user", "content": "what?"}])
+
+    assert second.output_text == "fine"
+
+
 async def test_what_waits_for_an_answer_is_kept_word_by_word(client: openai.AsyncOpenAI) -> None:
     asked: Any = [{"role": "user", "content": "tell items"}, {"type": "compaction_trigger"}]
     item = compaction_of(await client.responses.create(model="scripted", input=asked))
