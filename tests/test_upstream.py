@@ -574,9 +574,11 @@ def in_seconds(seconds: float) -> str:
 
 @pytest.mark.parametrize(
     ("asked", "least_s", "most_s"),
-    [("3", 3, 3), ("soon", 0.1, 0.3), (in_seconds(6), 0.1, 6), (in_seconds(-60), 0.1, 0.3), ("", 0.1, 0.3)],
+    [("3", 3, 3), ("soon", 0.1, 0.3), (6.0, 0.1, 6), (-60.0, 0.1, 0.3), ("", 0.1, 0.3)],
 )
-async def test_a_server_that_names_a_wait_is_given_it(asked: str, least_s: float, most_s: float) -> None:
+async def test_a_server_that_names_a_wait_is_given_it(asked: str | float, least_s: float, most_s: float) -> None:
+    """As text, or as the date so many seconds from now."""
+    asked = in_seconds(asked) if isinstance(asked, float) else asked
     waits = Waits()
     full = answers(b"{}", status=429, headers=[f"Retry-After: {asked}"])
     async with RawServer(full, streams(ONE, DONE)) as server, upstream(server.url, sleep=waits.sleep) as opened:
