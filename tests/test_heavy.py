@@ -1,6 +1,7 @@
 """Requests made to be slow, deep or huge: each is served or refused in a moment, and nothing is fetched for it."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from starlette.types import Message
 
+from antiphon import app
+from antiphon.api.routes import Api
+from antiphon.config import Settings
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.errors import InvalidRequest
 from antiphon.models.constraint import constraint
@@ -259,3 +264,40 @@ async def test_a_long_body_is_decoded_beside_the_requests_of_others(url: str, de
 
     assert long.refusal == (400, "decimal_above_max_value", "top_p")
     assert short.status == 200
+
+
+async def test_a_request_leaves_nothing_for_the_garbage_collector(scripted: Settings) -> None:
+    """What refers to itself stays until it is looked for, which costs every request."""
+    async with app.running(scripted) as asgi:
+        await _asked(asgi)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await _asked(asgi)
+            found = gc.collect()
+        finally:
+            gc.enable()
+
+    assert found < 10
+
+
+async def _asked(asgi: Api) -> None:
+    """One plain request, without sockets and a client, which leave things of their own."""
+    has_left = asyncio.Event()
+    body = {"type": "http.request", "body": b'{"model": "scripted", "input": "think hm | say hi"}', "more_body": False}
+    coming, sent = [body], list[Message]()
+
+    async def receive() -> Message:
+        if coming:
+            return coming.pop()
+        await has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/responses", "headers": headers, "query_string": b""}
+    await asgi(scope, receive, send)
+    assert sent[0]["status"] == 200

@@ -140,11 +140,11 @@ def make(
     if box.omitted and strict:
         raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
     choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
+    response = _skeleton(request, model, new_id("resp"), now)
+    if withheld := _withheld(request, model, before, context):
+        response = structs.replace(response, input_transformations=withheld)
     return Plan(
-        response=structs.replace(
-            _skeleton(request, model, new_id("resp"), now),
-            input_transformations=_withheld(request, model, before, context) or UNSET,
-        ),
+        response=response,
         given=given,
         context=context,
         prompt=_prompt(request, model, context, box, choice),

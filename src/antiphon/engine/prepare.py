@@ -37,8 +37,9 @@ class Preparation:
     async def plan(self, project: str, request: CreateResponse) -> Plan:
         """Raises an ApiError when the request cannot be served."""
         request, compacts_now = compaction.triggered(request)
-        if request.input:
-            request = structs.replace(request, input=self._world.restored(project, request.input, "input"))
+        restored = self._world.restored(project, request.input or (), "input")
+        if restored and restored is not request.input:
+            request = structs.replace(request, input=restored)
         request = templates.applied(request, self._prompts)
         find = partial(self._mind, planning.require_model(request))
         before, version = await self._earlier(project, request, find)

@@ -30,11 +30,12 @@ from antiphon.engine.window import Window
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
-from antiphon.wire.items import HostedCall, InputItem, Item, Reasoning
+from antiphon.wire.items import Compaction, HostedCall, InputItem, Item, Reasoning
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
 """A text this long is checked in well under a millisecond; a longer one in a thread, so that no other run waits."""
+SEALABLE = frozenset({Reasoning, Compaction})
 Ending = Literal["completed", "incomplete", "cancelled", "failed"]
 
 
@@ -61,10 +62,14 @@ class World:
 
     def restored(self, project: str, items: Sequence[InputItem], param: str) -> tuple[InputItem, ...]:
         """A request's items, with what is sealed in them as it was when it was sealed."""
+        if not any(type(item) in SEALABLE for item in items):
+            return tuple(items)
         return self.compactions(project).restored(self.thoughts(project).restored(items, param), param)
 
     def opened(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
         """The items as a model may be told of them. Raises InvalidEncryptedContent for what is not ours."""
+        if not any(type(item) in SEALABLE for item in items):
+            return items
         return self.compactions(project).shown(self.thoughts(project).shown(items), param)
 
 
@@ -93,7 +98,6 @@ class Run:
         self.error: ApiError | None = None
         self.announced = self.is_saved = False
         self._world = world
-        self._thoughts = world.thoughts(project)
         self._model = model
         self._compact_at = compacting.threshold(plan.compacts_at, model, plan.prompt.model)
         self._window = Window(model, truncates=plan.response.truncation == "auto")
@@ -104,7 +108,7 @@ class Run:
             allowed=plan.prompt.allowed,
             checks=checks.inputs,
             thought_as_summary=plan.thought_as_summary,
-            seal=self._sealed,
+            seal=partial(_sealed, world, project, plan),  # nothing of this run's: a cycle would be the collector's work
         )
         self._checks = checks
         self._usages: list[Usage] = []
@@ -227,12 +231,6 @@ class Run:
         self._repairs += bool(faults)
         if self._repairs > self._world.limits.repairs_max:
             raise ModelError(f"The model's call of '{faults[0].name}' could not be made: {faults[0].reason}")
-
-    def _sealed(self, thought: Reasoning, vendor: str | UnsetType) -> Reasoning:
-        """How its vendor sealed a thought would be lost, were it not sealed by us."""
-        if not self.plan.seals_thoughts and vendor is UNSET:
-            return thought
-        return self._thoughts.sealed(thought, self.plan.prompt.model, vendor)
 
     async def _check(self, added: Sequence[Item]) -> None:
         """What came must be what `text.format` promises."""
@@ -406,6 +404,13 @@ async def _wholly(work: Coroutine[Any, Any, None]) -> None:
             if task.cancelled():
                 raise
     task.result()
+
+
+def _sealed(world: World, project: str, plan: Plan, thought: Reasoning, vendor: str | UnsetType) -> Reasoning:
+    """How its vendor sealed a thought would be lost, were it not sealed by us."""
+    if not plan.seals_thoughts and vendor is UNSET:
+        return thought
+    return world.thoughts(project).sealed(thought, plan.prompt.model, vendor)
 
 
 def _wire_error(error: ApiError | None) -> ResponseError | None:
