@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
+from antiphon.core.compaction import HEAD
 from tests.clients.conftest import KNOWN_MODEL, MODEL
 from tests.clients.programs import IN_CI, MODULES, needs_modules, ran
 
@@ -171,6 +172,20 @@ async def test_the_usage_tells_it_when_to_compact(codex: Codex) -> None:
     assert told.code == 0
     assert told.messages[0] == "one"
     assert "CONTEXT CHECKPOINT COMPACTION" in told.messages[-1]
+
+
+async def test_it_compacts_by_the_api_where_it_takes_the_server_for_the_original(codex: Codex) -> None:
+    """It sends a compaction_trigger then, and the compaction back. The scripted model's summary begins with "Summary:",
+    and is the last thing that it is told."""
+    told = await codex.work(
+        *("-c", "model_auto_compact_token_limit=3000", "-c", 'model_providers.antiphon.name="OpenAI"'),
+        *("--", f"say one | {LOOK} => say two"),
+    )
+
+    assert told.code == 0
+    assert told.messages[0] == "one"
+    assert HEAD in told.messages[-1]
+    assert "Summary:" in told.messages[-1]
 
 
 async def test_an_unknown_model_is_an_error(codex: Codex) -> None:
