@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import FileQuery, FileStore, Order, Quota, Store, StoredUpload
 from antiphon.errors import NotFound, StorageError
+from antiphon.stores.files import PAGE_HERE_MAX
 from antiphon.stores.memory_files import MemoryFiles
 from antiphon.stores.sqlite import SqliteStore
-from antiphon.stores.sqlite_files import PAGE_HERE_MAX
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
 from tests.test_store import STORES
 

@@ -25,11 +25,11 @@ from antiphon import stores
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Order, ResponsePage, ResponseQuery, Store
 from antiphon.errors import NotFound, SettingsError, StorageError
-from antiphon.stores import sql, sqlite_listing
+from antiphon.stores import listing, sql
+from antiphon.stores.listing import Bounds, Search, Source, step
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
-from antiphon.stores.sqlite_file import APPLICATION_ID, JOURNAL_BYTES_KEPT, _use_journal
-from antiphon.stores.sqlite_listing import Bounds, Search, Source, step
+from antiphon.stores.sqlite_file import APPLICATION_ID, JOURNAL_BYTES_KEPT, _use_journal, played
 from antiphon.stores.sqlite_writer import _checkpoint
 from antiphon.wire.items import (
     FunctionCall,
@@ -888,17 +888,21 @@ async def steps_of(store: SqliteStore, asked: ResponseQuery) -> int:
     return begun
 
 
+def stepped(store: SqliteStore, search: Search, bounds: Bounds) -> Search:
+    return played(partial(step, search, bounds), store._near)
+
+
 async def test_a_list_between_two_steps_holds_on_to_no_number_of_a_response(sqlite: SqliteStore) -> None:
     for name in "abc":
         await dated(sqlite, name, 1)
     asked = Search(project="p", query=query(), page_chars_max=UNBOUNDED)
-    begun = step(asked, Bounds(2, UNBOUNDED), sqlite._near)
+    begun = stepped(sqlite, asked, Bounds(2, UNBOUNDED))
     await erased(sqlite, "c", "b")
     await dated(sqlite, "theirs", 1, project="other")  # under the number that b had
     await dated(sqlite, "d", 1)
 
     assert [response.id for response in begun.found] == ["resp_a", "resp_b"]
-    assert [response.id for response in step(begun, Bounds(2, UNBOUNDED), sqlite._near).found][2:] == ["resp_d"]
+    assert [response.id for response in stepped(sqlite, begun, Bounds(2, UNBOUNDED)).found][2:] == ["resp_d"]
 
 
 async def test_a_page_of_large_responses_ends_early_over_several_steps_too(sqlite: SqliteStore) -> None:
@@ -906,7 +910,7 @@ async def test_a_page_of_large_responses_ends_early_over_several_steps_too(sqlit
         await sqlite.save("p", made(name, None, answer(f"out_{name}", "x" * 120_000)), (), ())
     search = Search(project="p", query=query(), page_chars_max=300_000)
     for _ in range(3):
-        search = step(search, Bounds(1, UNBOUNDED), sqlite._near)
+        search = stepped(sqlite, search, Bounds(1, UNBOUNDED))
 
     assert [response.id for response in search.page.responses] == ["resp_a", "resp_b"]
     assert search.is_over
@@ -933,7 +937,7 @@ async def test_the_rarest_filter_leads(sqlite: SqliteStore) -> None:
 
 async def lead(store: SqliteStore, asked: ResponseQuery) -> Source:
     search = Search(project="p", query=asked, page_chars_max=UNBOUNDED)
-    source = step(search, Bounds(100, UNBOUNDED), store._near).source
+    source = stepped(store, search, Bounds(100, UNBOUNDED)).source
     assert source is not None
     return source
 
@@ -1583,9 +1587,9 @@ async def test_lists_read_indexes_alone_from_where_they_begin_and_sort_nothing(
     sqlite: SqliteStore, order: Order, fields: dict[str, Any]
 ) -> None:
     asked = query(order, **fields)
-    for source in sqlite_listing.possible(asked):
-        matching, _ = sqlite_listing.matching("p", asked, source)
-        queries = [matching, sqlite_listing.count_of(order, source), sqlite_listing.last_walked(order, source)]
+    for source in listing.possible(asked):
+        matching, _ = listing.matching("p", asked, source)
+        queries = [matching, listing.count_of(order, source), listing.last_walked(order, source)]
         for steps in (plan(sqlite._near, one) for one in queries):
             assert [one for one in steps if NO_LOOK.search(one)] == []
             assert any(BOTH_ENDS.search(one) for one in steps)

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct
 
 from antiphon.core.ports import Order
 from antiphon.errors import SettingsError, StorageError
+from antiphon.stores import script
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
@@ -85,10 +86,11 @@ DROP_ITEMS = "DELETE FROM items WHERE place >= ? AND place < ?"
 DROP_METADATA = """
 DELETE FROM metadata WHERE project = ? AND key = ? AND value = ? AND created_at = ? AND response = ?"""
 
-ADD_CONVERSATION = "INSERT INTO conversations (project, id, created_at, metadata) VALUES (?, ?, ?, ?)"
+ADD_CONVERSATION = "INSERT INTO conversations (project, id, created_at, metadata) VALUES (?, ?, ?, ?) RETURNING n"
 FIND_CONVERSATION = """
 SELECT n, version, item_count, item_bytes, next_position, created_at, metadata, locked_by, locked_until
 FROM conversations WHERE project = ? AND id = ?"""
+HOLD_CONVERSATION = f"{FIND_CONVERSATION} {script.HOLD}"
 UPDATE_CONVERSATION = "UPDATE conversations SET metadata = ? WHERE project = ? AND id = ?"
 DROP_CONVERSATION = "DELETE FROM conversations WHERE n = ?"
 GROW_CONVERSATION = """
@@ -97,7 +99,7 @@ UPDATE conversations SET version = version + 1, next_position = next_position + 
 """It is free then: a lock that still stands here is its owner's, or has ended."""
 LOCK = """
 UPDATE conversations SET locked_by = ?, locked_until = ?
-WHERE project = ? AND id = ? AND version = ? AND (locked_by IS NULL OR locked_until <= ?)"""
+WHERE project = ? AND id = ? AND version = ? AND (locked_by IS NULL OR locked_until <= ?) RETURNING n"""
 RENEW_LOCK = "UPDATE conversations SET locked_until = ? WHERE project = ? AND id = ? AND locked_by = ?"
 RELEASE_LOCK = """
 UPDATE conversations SET locked_by = NULL, locked_until = NULL WHERE project = ? AND id = ? AND locked_by = ?"""
@@ -118,7 +120,7 @@ DROP_CONVERSATION_ITEMS = "DELETE FROM conversation_items WHERE place >= ? AND p
 KEYS_VERSION = "SELECT value FROM counters WHERE name = 'api_keys'"
 READ_KEYS = "SELECT id, project, name, hint, digest, created_at FROM api_keys ORDER BY n"
 ADD_KEY = "INSERT INTO api_keys (id, project, name, hint, digest, created_at) VALUES (?, ?, ?, ?, ?, ?)"
-DROP_KEY = "DELETE FROM api_keys WHERE id = ?"
+DROP_KEY = "DELETE FROM api_keys WHERE id = ? RETURNING n"
 PROBE = "UPDATE counters SET value = value + 1 WHERE name = 'checks'"
 """The smallest true write: what `doctor` asks. (To write what is there already would not reach the disk.)"""
 

@@ -13,34 +13,35 @@ One event loop uses a store; any number of processes may use its file.
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import apsw
 
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
-from antiphon.errors import NotFound, StorageError
-from antiphon.stores import sql, sqlite_conversations
-from antiphon.stores.sqlite_conversations import SqliteConversations
+from antiphon.errors import StorageError
+from antiphon.stores import conversations, responses, sql
+from antiphon.stores.conversations import StoredConversations
+from antiphon.stores.files import StoredFiles
+from antiphon.stores.listing import Bounds, Search, step
+from antiphon.stores.responses import Reading
+from antiphon.stores.script import Row, Scene, TooLongHere
 from antiphon.stores.sqlite_file import (
     Job,
-    column_of,
     connector,
     explained,
     files,
+    played,
     prepare_reader,
     prepare_sweeper,
     prepare_writer,
     reason,
-    row_of,
     rows_of,
     transaction,
 )
-from antiphon.stores.sqlite_files import SqliteFiles
-from antiphon.stores.sqlite_listing import Bounds, Search, TooLongHere, step
 from antiphon.stores.sqlite_writer import Journal, Lane, Writer
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -81,11 +82,13 @@ class SqliteStore:
             prepare_reader(far.connection, lock_wait_ms)
             prepare_sweeper(sweeper.connection, storage, lock_wait_ms)
             self._opened: ExitStack | None = opened.pop_all()
-        self.conversations = SqliteConversations(self, limits, INLINE_BYTES_MAX)
+        access = _Access(self)
+        self._access = access
+        self.conversations = StoredConversations(access, limits, INLINE_BYTES_MAX)
+        self.files = StoredFiles(access)
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
-        self.files = SqliteFiles(self.write, self.read, self.read_far)
 
     # -- writing
 
@@ -98,13 +101,14 @@ class SqliteStore:
         await self.write(partial(_save, saving), _text_bytes(body, rows), NOT_SAVED)
 
     async def delete(self, project: str, response_id: str) -> bool:
-        return await self.write(partial(_delete, project, response_id), UNBOUNDED, "The response was not deleted.")
+        scene = partial(responses.delete, project, response_id)
+        return await self._access.write(scene, UNBOUNDED, "The response was not deleted.")
 
     async def add_key(self, key: ApiKey) -> None:
-        await self.write(partial(_add_key, key), 0, "The key was not saved.")
+        await self._access.write(partial(responses.add_key, key), 0, "The key was not saved.")
 
     async def revoke_key(self, key_id: str) -> bool:
-        return await self.write(partial(_revoke_key, key_id), 0, "The key was not revoked.")
+        return bool(await self._access.write(partial(responses.revoke_key, key_id), 0, "The key was not revoked."))
 
     async def write(self, job: Job[T], text_bytes: int, failure: str) -> T:
         self._require_open()
@@ -116,48 +120,48 @@ class SqliteStore:
     # -- reading
 
     async def response(self, project: str, response_id: str) -> Response | None:
-        return await self._read_of(project, response_id, _read_response)
+        return await self._read_of(project, response_id, responses.read_response)
 
     async def has(self, project: str, response_id: str) -> bool:
-        return await self.read(partial(_has, project, response_id))
+        return bool(await self._access.rows(sql.FIND_LIVING, (project, response_id)))
 
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         search = Search(project=project, query=query, page_chars_max=self._page_chars_max)
         try:
-            search = await self.read(partial(step, search, LISTING_HERE))
+            search = await self._access.read(partial(step, search, LISTING_HERE))
         except TooLongHere:
-            search = await self.read_far(partial(step, search, LISTING_AWAY))
+            search = await self._access.read_far(partial(step, search, LISTING_AWAY))
         while not search.is_over:
-            search = await self.read_far(partial(step, search, LISTING_AWAY))
+            search = await self._access.read_far(partial(step, search, LISTING_AWAY))
         return search.page
 
     async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
-        return await self._read_of(project, response_id, _read_context)
+        return await self._read_of(project, response_id, responses.read_context)
 
     async def input_items(
         self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
     ) -> Page | None:
-        return await self._read_of(project, response_id, partial(_read_page, limit, order, after))
+        return await self._read_of(project, response_id, partial(responses.read_page, limit, order, after))
 
     async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
-        job = partial(_read_items, project, list(dict.fromkeys(ids)))
-        return await (self.read(job) if len(ids) <= LOOKUPS_INLINE_MAX else self.read_far(job))
+        scene = partial(responses.read_items, project, list(dict.fromkeys(ids)))
+        return await (self._access.read if len(ids) <= LOOKUPS_INLINE_MAX else self._access.read_far)(scene)
 
     async def keys(self) -> Sequence[ApiKey]:
         """The same object until a key is added or revoked, by whichever process."""
-        version = await self.read(_keys_version)
+        ((version,),) = await self._access.rows(sql.KEYS_VERSION, ())
         if version != self._keys_version:
             # Read after its version: at worst it is newer, and will be read once more.
-            self._keys = await self.read(_read_keys)
+            self._keys = responses.keys_of(await self._access.rows(sql.READ_KEYS, ()))
             self._keys_version = version
         return self._keys
 
-    async def _read_of(self, project: str, response_id: str, job: "ChainJob[T]") -> T | None:
-        look = partial(_look, project, response_id, job)
+    async def _read_of(self, project: str, response_id: str, reading: Reading[T]) -> T | None:
+        look = partial(responses.look, project, response_id, reading)
         try:
-            return await self.read(partial(look, INLINE_BYTES_MAX))
+            return await self._access.read(partial(look, INLINE_BYTES_MAX))
         except TooLongHere:
-            return await self.read_far(partial(look, UNBOUNDED))
+            return await self._access.read_far(partial(look, UNBOUNDED))
 
     async def read(self, job: Job[T]) -> T:
         self._require_open()
@@ -202,6 +206,25 @@ class SqliteStore:
             raise StorageError("The store is closed.")
 
 
+class _Access:
+    """How scripts are played here: as jobs, each in a transaction."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    async def rows(self, query: str, values: Row) -> list[Row]:
+        return await self._store.read(lambda connection: rows_of(connection, query, values))
+
+    async def read(self, scene: Scene[T]) -> T:
+        return await self._store.read(partial(transaction, "BEGIN", partial(played, scene)))
+
+    async def read_far(self, scene: Scene[T]) -> T:
+        return await self._store.read_far(partial(transaction, "BEGIN", partial(played, scene)))
+
+    async def write(self, scene: Scene[T], text_bytes: int, failure: str) -> T:
+        return await self._store.write(partial(played, scene), text_bytes, failure)
+
+
 # -- jobs
 
 
@@ -217,7 +240,7 @@ def _save(saving: _Saving, connection: apsw.Connection) -> None:
     if saving.response.store:
         _save_response(saving, connection)
     if saving.response.conversation:
-        sqlite_conversations.join(saving.project, saving.response, saving.rows, connection)
+        played(partial(conversations.join, saving.project, saving.response, saving.rows), connection)
 
 
 def _save_response(saving: _Saving, connection: apsw.Connection) -> None:
@@ -238,104 +261,17 @@ def _save_response(saving: _Saving, connection: apsw.Connection) -> None:
 
 
 def _parent(connection: apsw.Connection, project: str, response_id: str | None) -> tuple[int | None, int]:
-    found = None if response_id is None else row_of(connection, sql.FIND_PARENT, (project, response_id))
-    return (None, 0) if found is None else (found[0], found[1])
+    found = [] if response_id is None else rows_of(connection, sql.FIND_PARENT, (project, response_id))
+    return (found[0][0], found[0][1]) if found else (None, 0)
 
 
 def _text_bytes(body: str, rows: Sequence[sql.ItemRow]) -> int:
     """In characters, which is near enough for choosing a thread."""
-    return len(body) + sqlite_conversations.text_bytes(rows)
-
-
-def _delete(project: str, response_id: str, connection: apsw.Connection) -> bool:
-    found = row_of(connection, sql.FIND_LIVING, (project, response_id))
-    if found is None:
-        return False
-    n = found[0]
-    body, created_at = rows_of(connection, sql.READ_BODY, (n,))[0]
-    labels = [(project, key, value, created_at, n) for key, value in sql.decode_labels(body).items()]
-    connection.executemany(sql.DROP_METADATA, labels)
-    connection.execute(sql.ERASE_RESPONSE, (n,))
-    for (unneeded,) in rows_of(connection, sql.FIND_UNNEEDED, (n,)):
-        connection.execute(sql.DROP_ITEMS, sql.places(unneeded))
-        connection.execute(sql.DROP_RESPONSE, (unneeded,))
-    return True
-
-
-def _add_key(key: ApiKey, connection: apsw.Connection) -> None:
-    connection.execute(sql.ADD_KEY, (key.id, key.project, key.name, key.hint, key.digest, key.created_at))
-
-
-def _revoke_key(key_id: str, connection: apsw.Connection) -> bool:
-    connection.execute(sql.DROP_KEY, (key_id,))
-    return connection.changes() > 0
+    return len(body) + conversations.text_bytes(rows)
 
 
 def _probe(connection: apsw.Connection) -> None:
     connection.execute(sql.PROBE)
-
-
-ChainJob: TypeAlias = Callable[[int, apsw.Connection], T]
-"""Reads something of the response with this number, which holds within one transaction only."""
-
-
-def _look(project: str, response_id: str, job: ChainJob[T], bytes_max: int, connection: apsw.Connection) -> T | None:
-    def find_and_read(connection: apsw.Connection) -> T | None:
-        found = row_of(connection, sql.FIND_LIVING, (project, response_id))
-        if found is None:
-            return None
-        n, chain_bytes = found
-        if chain_bytes > bytes_max:
-            raise TooLongHere
-        return job(n, connection)
-
-    return transaction("BEGIN", find_and_read, connection)
-
-
-def _has(project: str, response_id: str, connection: apsw.Connection) -> bool:
-    return row_of(connection, sql.FIND_LIVING, (project, response_id)) is not None
-
-
-def _read_response(n: int, connection: apsw.Connection) -> Response:
-    body, _ = rows_of(connection, sql.READ_BODY, (n,))[0]
-    return sql.decode_response(body, column_of(connection, sql.READ_OUTPUT, sql.places(n)))
-
-
-def _read_context(n: int, connection: apsw.Connection) -> tuple[Item, ...]:
-    return sql.decode_items(column_of(connection, sql.READ_CONTEXT, (n,)))
-
-
-def _read_page(limit: int, order: Order, after: str | None, n: int, connection: apsw.Connection) -> Page:
-    own, _ = sql.places(n)
-    begin = sql.PAGE_BEGINS[order]
-    if after is not None:
-        (begin,) = column_of(connection, sql.FIND_PLACE[order], (n, own, after))
-        if begin is None:
-            raise NotFound(f"Item with id '{after[:128]}' not found.", param="after")
-    found = column_of(connection, sql.READ_PAGE[order], (n, own, begin, limit + 1))
-    return Page(items=sql.decode_items(found[:limit]), has_more=len(found) > limit)
-
-
-def _read_items(project: str, ids: Sequence[str], connection: apsw.Connection) -> dict[str, Item]:
-    found = {}
-    for item_id in ids:
-        for query in (sql.READ_ITEM, sql.READ_CONVERSATIONS_ITEM):
-            row = row_of(connection, query, (project, item_id))
-            if row is not None:
-                found[item_id] = row[0]
-                break
-    return dict(zip(found, sql.decode_items(list(found.values())), strict=True))
-
-
-def _keys_version(connection: apsw.Connection) -> int:
-    return int(rows_of(connection, sql.KEYS_VERSION)[0][0])
-
-
-def _read_keys(connection: apsw.Connection) -> tuple[ApiKey, ...]:
-    return tuple(
-        ApiKey(id=id_, project=project, name=name, hint=hint, digest=digest, created_at=created_at)
-        for id_, project, name, hint, digest, created_at in rows_of(connection, sql.READ_KEYS)
-    )
 
 
 def _unreadable(error: apsw.Error) -> StorageError:

@@ -13,6 +13,7 @@ import apsw
 from antiphon.config import Storage
 from antiphon.errors import SettingsError
 from antiphon.stores import sql
+from antiphon.stores.script import Row, Scene
 
 DIALECT: Final = "sqlite"
 APPLICATION_ID: Final = 0x616E7470
@@ -25,8 +26,6 @@ OPEN_ATTEMPTS_MAX: Final = 100
 
 T = TypeVar("T")
 Job: TypeAlias = Callable[[apsw.Connection], T]
-Row: TypeAlias = tuple[Any, ...]
-"""As SQL gives it; each query's own columns say what it holds."""
 
 REASONS: dict[type[apsw.Error], str] = {
     apsw.FullError: "the disk is full",
@@ -66,9 +65,16 @@ def rows_of(connection: apsw.Connection, query: str, values: Row = ()) -> list[R
     return found
 
 
-def row_of(connection: apsw.Connection, query: str, values: Row) -> Row | None:
-    found = rows_of(connection, query, values)
-    return found[0] if found else None
+def played(scene: Scene[T], connection: apsw.Connection) -> T:
+    """What the script comes to, in the transaction that is under way."""
+    script = scene()
+    try:
+        queries = next(script)
+        while True:
+            queries = script.send([rows_of(connection, query, values) for query, values in queries])
+    except StopIteration as end:
+        value: T = end.value
+        return value
 
 
 def column_of(connection: apsw.Connection, query: str, values: Row) -> list[Any]:

@@ -1,22 +1,16 @@
-"""Conversations in SQLite: the jobs on their rows. Knows no thread and no event loop.
-
-A job that refuses gives the refusal instead of raising it, before it has written anything: those that share its
-transaction are not to be run again for it.
-"""
+"""Conversations in a database: the scripts on their rows. Knows no driver, no thread and no event loop."""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-import apsw
 from msgspec.structs import replace
 
 from antiphon.config import Limits
 from antiphon.core.ports import JOINING, Lock, Order, Page
 from antiphon.errors import ApiError, ConversationLocked, ConversationNotFound, InvalidRequest, NotFound, StorageError
 from antiphon.stores import sql
-from antiphon.stores.sqlite_file import Job, column_of, row_of, transaction
-from antiphon.stores.sqlite_listing import TooLongHere
+from antiphon.stores.script import Access, Query, Row, Scene, Script, TooLongHere, column_of, row_of, rows_of
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -27,17 +21,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Access(Protocol):
-    """How a store runs jobs: `read` on the event loop, `read_far` in a thread, `write` as one of a group."""
-
-    async def read(self, job: Job[T]) -> T: ...
-
-    async def read_far(self, job: Job[T]) -> T: ...
-
-    async def write(self, job: Job[T], text_bytes: int, failure: str) -> T: ...
-
-
-class SqliteConversations:
+class StoredConversations:
     """Implements the port Conversations."""
 
     def __init__(self, access: Access, limits: Limits, inline_bytes_max: int) -> None:
@@ -75,8 +59,8 @@ class SqliteConversations:
     async def release(self, lock: Lock) -> None:
         await self._write(partial(_release, lock), 0)
 
-    async def _write(self, job: Job[T | ApiError], bytes_: int) -> T:
-        outcome = await self._access.write(job, bytes_, NOT_SAVED)
+    async def _write(self, scene: Scene[T | ApiError], bytes_: int) -> T:
+        outcome = await self._access.write(scene, bytes_, NOT_SAVED)
         if isinstance(outcome, ApiError):
             raise outcome
         return outcome
@@ -84,10 +68,16 @@ class SqliteConversations:
     # -- reading
 
     async def find(self, project: str, conversation_id: str) -> Conversation:
-        return (await self._access.read(partial(_found, project, conversation_id))).conversation
+        return (await self._row(project, conversation_id)).conversation
 
     async def version(self, project: str, conversation_id: str) -> int:
-        return (await self._access.read(partial(_found, project, conversation_id))).version
+        return (await self._row(project, conversation_id)).version
+
+    async def _row(self, project: str, conversation_id: str) -> "_Row":
+        found = await self._access.rows(sql.FIND_CONVERSATION, (project, conversation_id))
+        if not found:
+            raise ConversationNotFound(conversation_id)
+        return _read_row(conversation_id, found[0])
 
     async def context(self, project: str, conversation_id: str) -> tuple[int, tuple[Item, ...]]:
         return await self._read_of(project, conversation_id, _read_context)
@@ -98,8 +88,8 @@ class SqliteConversations:
     async def item(self, project: str, conversation_id: str, item_id: str) -> Item:
         return await self._read_of(project, conversation_id, partial(_read_item, item_id))
 
-    async def _read_of(self, project: str, conversation_id: str, job: "ConversationJob[T]") -> T:
-        look = partial(_look, project, conversation_id, job)
+    async def _read_of(self, project: str, conversation_id: str, read: "Reading[T]") -> T:
+        look = partial(_look, project, conversation_id, read)
         try:
             return await self._access.read(partial(look, self._inline_bytes_max))
         except TooLongHere:
@@ -122,10 +112,7 @@ class _Row(NamedTuple):
         return self.locked_until is not None and self.locked_until > now
 
 
-def _row(connection: apsw.Connection, project: str, conversation_id: str) -> _Row | None:
-    found = row_of(connection, sql.FIND_CONVERSATION, (project, conversation_id))
-    if found is None:
-        return None
+def _read_row(conversation_id: str, found: Row) -> _Row:
     n, version, count, bytes_, position, created_at, metadata, locked_by, locked_until = found
     conversation = Conversation(id=conversation_id, created_at=created_at, metadata=sql.decode_metadata(metadata))
     return _Row(n, version, count, bytes_, position, conversation, locked_by, locked_until)
@@ -136,51 +123,53 @@ def text_bytes(rows: Sequence[sql.ItemRow]) -> int:
     return sum(len(row.data) for row in rows)
 
 
-# -- jobs that write
+# -- scripts that write
 
 
-def _add(project: str, conversation: Conversation, rows: Sequence[sql.ItemRow], connection: apsw.Connection) -> None:
+def _held(project: str, conversation_id: str) -> Script[_Row | None]:
+    """The conversation, which nobody else changes before the transaction ends."""
+    found = yield from row_of(sql.HOLD_CONVERSATION, (project, conversation_id))
+    return None if found is None else _read_row(conversation_id, found)
+
+
+def _add(project: str, conversation: Conversation, rows: Sequence[sql.ItemRow]) -> Script[None]:
     metadata = sql.encode_metadata(conversation.metadata)
-    connection.execute(sql.ADD_CONVERSATION, (project, conversation.id, conversation.created_at, metadata))
-    _append(connection, project, connection.last_insert_rowid(), 0, rows)
+    added = (project, conversation.id, conversation.created_at, metadata)
+    (n,) = yield from column_of(sql.ADD_CONVERSATION, added)
+    yield _append(project, n, 0, rows)
 
 
-def _append(connection: apsw.Connection, project: str, n: int, position: int, rows: Sequence[sql.ItemRow]) -> None:
+def _append(project: str, n: int, position: int, rows: Sequence[sql.ItemRow]) -> list[Query]:
     place = sql.conversation_places(n)[0] + position
-    values = [(place + at, project, row.id, row.data) for at, row in enumerate(rows)]
-    connection.executemany(sql.ADD_CONVERSATION_ITEM, values)
-    connection.execute(sql.GROW_CONVERSATION, (len(rows), len(rows), text_bytes(rows), n))
+    added: list[Query] = [
+        (sql.ADD_CONVERSATION_ITEM, (place + at, project, row.id, row.data)) for at, row in enumerate(rows)
+    ]
+    return [*added, (sql.GROW_CONVERSATION, (len(rows), len(rows), text_bytes(rows), n))]
 
 
-def _update(
-    project: str, conversation_id: str, metadata: dict[str, str], connection: apsw.Connection
-) -> Conversation | ApiError:
-    row = _row(connection, project, conversation_id)
+def _update(project: str, conversation_id: str, metadata: dict[str, str]) -> Script[Conversation | ApiError]:
+    row = yield from _held(project, conversation_id)
     if row is None:
         return ConversationNotFound(conversation_id)
-    connection.execute(sql.UPDATE_CONVERSATION, (sql.encode_metadata(metadata), project, conversation_id))
+    yield [(sql.UPDATE_CONVERSATION, (sql.encode_metadata(metadata), project, conversation_id))]
     return replace(row.conversation, metadata=metadata)
 
 
-def _delete(project: str, conversation_id: str, connection: apsw.Connection) -> ApiError | None:
-    row = _row(connection, project, conversation_id)
+def _delete(project: str, conversation_id: str) -> Script[ApiError | None]:
+    row = yield from _held(project, conversation_id)
     if row is None:
         return ConversationNotFound(conversation_id)
-    connection.execute(sql.DROP_CONVERSATION_ITEMS, sql.conversation_places(row.n))
-    connection.execute(sql.DROP_CONVERSATION, (row.n,))
+    yield [
+        (sql.DROP_CONVERSATION_ITEMS, sql.conversation_places(row.n)),
+        (sql.DROP_CONVERSATION, (row.n,)),
+    ]
     return None
 
 
 def _add_items(
-    project: str,
-    conversation_id: str,
-    items: Sequence[Item],
-    spare_ids: Sequence[str],
-    now: int,
-    items_max: int,
-    connection: apsw.Connection,
-) -> tuple[Item, ...] | ApiError:
-    row = _row(connection, project, conversation_id)
+    project: str, conversation_id: str, items: Sequence[Item], spare_ids: Sequence[str], now: int, items_max: int
+) -> Script[tuple[Item, ...] | ApiError]:
+    row = yield from _held(project, conversation_id)
     if row is None:
         return ConversationNotFound(conversation_id)
     if row.is_locked(now):
@@ -188,11 +177,11 @@ def _add_items(
     if row.item_count + len(items) > items_max:
         return too_many(items_max)
     places = sql.conversation_places(row.n)
+    taken = yield [(sql.FIND_CONVERSATION_ITEM, (project, item.id, *places)) for item in items]
     added = tuple(
-        replace(item, id=spare) if row_of(connection, sql.FIND_CONVERSATION_ITEM, (project, item.id, *places)) else item
-        for item, spare in zip(items, spare_ids, strict=True)
+        replace(item, id=spare) if rows else item for item, spare, rows in zip(items, spare_ids, taken, strict=True)
     )
-    _append(connection, project, row.n, row.next_position, sql.item_rows(added, is_input=True))
+    yield _append(project, row.n, row.next_position, sql.item_rows(added, is_input=True))
     return added
 
 
@@ -202,21 +191,21 @@ def too_many(items_max: int) -> InvalidRequest:
     )
 
 
-def _delete_item(
-    project: str, conversation_id: str, item_id: str, now: int, connection: apsw.Connection
-) -> Conversation | ApiError:
-    row = _row(connection, project, conversation_id)
+def _delete_item(project: str, conversation_id: str, item_id: str, now: int) -> Script[Conversation | ApiError]:
+    row = yield from _held(project, conversation_id)
     if row is None:
         return ConversationNotFound(conversation_id)
     if row.is_locked(now):
         return ConversationLocked()
     places = sql.conversation_places(row.n)
-    found = row_of(connection, sql.FIND_CONVERSATION_ITEM, (project, item_id, *places))
+    found = yield from row_of(sql.FIND_CONVERSATION_ITEM, (project, item_id, *places))
     if found is None:
         return item_not_found(item_id)
     place, data = found
-    connection.execute(sql.DROP_CONVERSATION_ITEM, (place,))
-    connection.execute(sql.GROW_CONVERSATION, (0, -1, -len(data), row.n))
+    yield [
+        (sql.DROP_CONVERSATION_ITEM, (place,)),
+        (sql.GROW_CONVERSATION, (0, -1, -len(data), row.n)),
+    ]
     return row.conversation
 
 
@@ -224,36 +213,34 @@ def item_not_found(item_id: str, *, param: str | None = None) -> NotFound:
     return NotFound(f"Item with id '{item_id[:128]}' not found.", param=param)
 
 
-def _lock(lock: Lock, version: int, now: int, until: int, connection: apsw.Connection) -> ApiError | None:
+def _lock(lock: Lock, version: int, now: int, until: int) -> Script[ApiError | None]:
     values = (lock.response_id, until, lock.project, lock.conversation_id, version, now)
-    connection.execute(sql.LOCK, values)
-    if connection.changes():
+    if (yield from rows_of(sql.LOCK, values)):
         return None
-    is_there = _row(connection, lock.project, lock.conversation_id) is not None
+    is_there = yield from rows_of(sql.FIND_CONVERSATION, (lock.project, lock.conversation_id))
     return ConversationLocked() if is_there else ConversationNotFound(lock.conversation_id)
 
 
-def _renew(locks: Sequence[Lock], until: int, connection: apsw.Connection) -> None:
-    values = [(until, lock.project, lock.conversation_id, lock.response_id) for lock in locks]
-    connection.executemany(sql.RENEW_LOCK, values)
+def _renew(locks: Sequence[Lock], until: int) -> Script[None]:
+    yield [(sql.RENEW_LOCK, (until, lock.project, lock.conversation_id, lock.response_id)) for lock in locks]
 
 
-def _release(lock: Lock, connection: apsw.Connection) -> None:
-    connection.execute(sql.RELEASE_LOCK, (lock.project, lock.conversation_id, lock.response_id))
+def _release(lock: Lock) -> Script[None]:
+    yield [(sql.RELEASE_LOCK, (lock.project, lock.conversation_id, lock.response_id))]
 
 
-def join(project: str, response: Response, rows: Sequence[sql.ItemRow], connection: apsw.Connection) -> None:
+def join(project: str, response: Response, rows: Sequence[sql.ItemRow]) -> Script[None]:
     """A part of saving a response that was made in a conversation: its items stand behind what came before, and the
     conversation is free again."""
     assert response.conversation
     conversation_id = response.conversation.id
-    row = _row(connection, project, conversation_id)
+    row = yield from _held(project, conversation_id)
     if row is None:
         return  # deleted meanwhile
     if response.status not in JOINING:
-        connection.execute(sql.RELEASE_LOCK, (project, conversation_id, response.id))
+        yield [(sql.RELEASE_LOCK, (project, conversation_id, response.id))]
     elif row.locked_by == response.id:
-        _append(connection, project, row.n, row.next_position, rows)
+        yield _append(project, row.n, row.next_position, rows)
     else:
         raise taken()
 
@@ -263,60 +250,45 @@ def taken() -> StorageError:
     return StorageError(f"{StorageError().message} (its conversation was changed meanwhile)")
 
 
-# -- jobs that read
+# -- scripts that read
 
 
-class ConversationJob(Protocol[T_co]):
+class Reading(Protocol[T_co]):
     """Reads something of the conversation of this row."""
 
-    def __call__(self, row: _Row, project: str, connection: apsw.Connection, /) -> T_co: ...
+    def __call__(self, row: _Row, project: str, /) -> Script[T_co]: ...
 
 
-def _found(project: str, conversation_id: str, connection: apsw.Connection) -> _Row:
-    row = _row(connection, project, conversation_id)
-    if row is None:
+def _look(project: str, conversation_id: str, read: Reading[T], bytes_max: int | None) -> Script[T]:
+    found = yield from row_of(sql.FIND_CONVERSATION, (project, conversation_id))
+    if found is None:
         raise ConversationNotFound(conversation_id)
-    return row
+    row = _read_row(conversation_id, found)
+    if bytes_max is not None and row.item_bytes > bytes_max:
+        raise TooLongHere
+    return (yield from read(row, project))
 
 
-def _look(
-    project: str,
-    conversation_id: str,
-    job: ConversationJob[T],
-    bytes_max: int | None,
-    connection: apsw.Connection,
-) -> T:
-    def find_and_read(connection: apsw.Connection) -> T:
-        row = _found(project, conversation_id, connection)
-        if bytes_max is not None and row.item_bytes > bytes_max:
-            raise TooLongHere
-        return job(row, project, connection)
-
-    return transaction("BEGIN", find_and_read, connection)
-
-
-def _read_context(row: _Row, _project: str, connection: apsw.Connection) -> tuple[int, tuple[Item, ...]]:
-    found = column_of(connection, sql.READ_CONVERSATION, sql.conversation_places(row.n))
+def _read_context(row: _Row, _project: str) -> Script[tuple[int, tuple[Item, ...]]]:
+    found = yield from column_of(sql.READ_CONVERSATION, sql.conversation_places(row.n))
     return row.version, sql.decode_items(found)
 
 
-def _read_page(
-    limit: int, order: Order, after: str | None, row: _Row, project: str, connection: apsw.Connection
-) -> Page:
+def _read_page(limit: int, order: Order, after: str | None, row: _Row, project: str) -> Script[Page]:
     first, end = sql.conversation_places(row.n)
     begin, edge = (first - 1, end) if order == "asc" else (end, first)
     if after is not None:
-        cursor = row_of(connection, sql.FIND_CONVERSATION_ITEM, (project, after, first, end))
+        cursor = yield from row_of(sql.FIND_CONVERSATION_ITEM, (project, after, first, end))
         if cursor is None:
             raise item_not_found(after, param="after")
         begin = cursor[0]
-    found = column_of(connection, sql.READ_CONVERSATION_PAGE[order], (begin, edge, limit + 1))
+    found = yield from column_of(sql.READ_CONVERSATION_PAGE[order], (begin, edge, limit + 1))
     return Page(items=sql.decode_items(found[:limit]), has_more=len(found) > limit)
 
 
-def _read_item(item_id: str, row: _Row, project: str, connection: apsw.Connection) -> Item:
+def _read_item(item_id: str, row: _Row, project: str) -> Script[Item]:
     places = sql.conversation_places(row.n)
-    found = row_of(connection, sql.FIND_CONVERSATION_ITEM, (project, item_id, *places))
+    found = yield from row_of(sql.FIND_CONVERSATION_ITEM, (project, item_id, *places))
     if found is None:
         raise item_not_found(item_id)
     return sql.decode_items([found[1]])[0]

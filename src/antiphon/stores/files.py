@@ -1,21 +1,17 @@
-"""Files and uploads in SQLite: a part of SqliteStore, whose connections it uses. Knows no thread and no blob."""
+"""Files and uploads in a database: the scripts on their rows. Knows no driver, no thread and no blob."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
-
-import apsw
+from typing import Final
 
 from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Order, Quota, StoredUpload
 from antiphon.errors import NotFound, StorageError
-from antiphon.stores.sqlite_file import Job, Row, column_of, row_of, rows_of, transaction
+from antiphon.stores.script import HOLD, Access, Query, Row, Script, column_of, row_of, rows_of
 from antiphon.wire.files import FileObject, Upload, UploadPart
 
 PAGE_HERE_MAX: Final = 100
 """A page this long is read on the event loop in a fraction of a millisecond."""
 FAILURE: Final = "The file could not be saved."
-
-T = TypeVar("T")
 
 _FILE = "id, bytes, created_at, expires_at, filename, purpose"
 _LIVES = "(expires_at IS NULL OR expires_at > ?)"
@@ -34,8 +30,9 @@ _FIRST: dict[Order, Row] = {"asc": (-1, -1), "desc": (2**63 - 1, 2**63 - 1)}
 _UPLOAD = "id, status, bytes, created_at, expires_at, filename, purpose, expires_after_s"
 ADD_UPLOAD = f"INSERT INTO uploads (project, {_UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 READ_UPLOAD = f"SELECT {_UPLOAD} FROM uploads WHERE project = ? AND id = ? AND expires_at > ?"  # noqa: S608
-FIND_PENDING = "SELECT n FROM uploads WHERE project = ? AND id = ? AND expires_at > ? AND status = 'pending'"
-FIND_EXPIRED_UPLOADS = "SELECT n, project, status FROM uploads WHERE expires_at <= ? LIMIT ?"
+FIND_PENDING = f"""
+SELECT n FROM uploads WHERE project = ? AND id = ? AND expires_at > ? AND status = 'pending' {HOLD}"""  # noqa: S608
+FIND_EXPIRED_UPLOADS = f"SELECT n, project, status FROM uploads WHERE expires_at <= ? LIMIT ? {HOLD}"  # noqa: S608
 END_UPLOAD = "UPDATE uploads SET status = ? WHERE n = ?"
 DROP_UPLOAD = "DELETE FROM uploads WHERE n = ?"
 ADD_PART = "INSERT INTO upload_parts (upload, id, bytes) VALUES (?, ?, ?)"
@@ -46,11 +43,12 @@ DROP_PARTS = "DELETE FROM upload_parts WHERE upload = ? RETURNING id, bytes"
 
 HAS_EXPIRED = """
 SELECT 1 FROM files WHERE expires_at <= ? UNION ALL SELECT 1 FROM uploads WHERE expires_at <= ? LIMIT 1"""
-READ_USAGE = "SELECT files, bytes FROM file_usage WHERE project = ?"
 USE = """
-INSERT INTO file_usage (project, files, bytes) VALUES (?1, max(?2, 0), max(?3, 0))
-ON CONFLICT DO UPDATE SET files = files + ?2, bytes = bytes + ?3"""
+INSERT INTO file_usage (project, files, bytes) VALUES (?, ?, ?)
+ON CONFLICT (project) DO UPDATE SET files = file_usage.files + ?, bytes = file_usage.bytes + ?
+RETURNING files, bytes"""
 
+ALONE_WITH_COPIES = "SELECT 1 /* , pg_advisory_xact_lock(6001) */"
 FIND_COPY = "SELECT key FROM copies WHERE digest = ?"
 DROP_COPY = "DELETE FROM copies WHERE digest = ? RETURNING key"
 ADD_COPY = "INSERT INTO copies (digest, key, bytes) VALUES (?, ?, ?)"
@@ -58,45 +56,35 @@ COUNT_COPIES = "SELECT count(*), sum(bytes) FROM copies"
 DROP_OLDEST_COPY = "DELETE FROM copies WHERE n = (SELECT min(n) FROM copies) RETURNING key, bytes"
 
 LOOSEN = "INSERT INTO loose_blobs (key, due_at) VALUES (?, ?)"
-TAKE = "DELETE FROM loose_blobs WHERE key = ?"
+TAKE = "DELETE FROM loose_blobs WHERE key = ? RETURNING 1"
 IS_LOOSE = "SELECT 1 FROM loose_blobs WHERE key = ?"
 READ_LOOSE = "SELECT key FROM loose_blobs WHERE due_at <= ? ORDER BY due_at LIMIT ?"
 
 
-class Write(Protocol):
-    async def __call__(self, job: Job[T], text_bytes: int, failure: str) -> T: ...
+class StoredFiles:
+    """Implements the port FileStore."""
 
-
-class Read(Protocol):
-    async def __call__(self, job: Job[T]) -> T: ...
-
-
-class SqliteFiles:
-    """Implements the port FileStore. `read_far` is for what is long."""
-
-    def __init__(self, write: Write, read: Read, read_far: Read) -> None:
-        self._write = write
-        self._read = read
-        self._read_far = read_far
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._write = access.write
 
     async def reserve(self, key: str, due_at: int) -> None:
-        await self._write(partial(_execute, LOOSEN, (key, due_at)), 0, FAILURE)
+        await self._write(partial(rows_of, LOOSEN, (key, due_at)), 0, FAILURE)
 
     async def release(self, key: str) -> bool:
-        """Through the writer, so that it comes after a save that was given up."""
-        found = await self._write(lambda connection: row_of(connection, IS_LOOSE, (key,)), 0, FAILURE)
-        return found is not None
+        """As a write, so that it comes after a save that was given up."""
+        return bool(await self._write(partial(rows_of, IS_LOOSE, (key,)), 0, FAILURE))
 
     async def add(self, project: str, file: FileObject, quota: Quota) -> Obstacle | None:
         return await self._write(partial(_add, project, file, quota), 0, FAILURE)
 
     async def file(self, project: str, file_id: str, now: int) -> FileObject | None:
-        found = await self._read(lambda connection: row_of(connection, READ_FILE, (project, file_id, now)))
-        return _file(found) if found else None
+        found = await self._access.rows(READ_FILE, (project, file_id, now))
+        return _file(found[0]) if found else None
 
     async def page(self, project: str, query: FileQuery, now: int) -> FilePage:
-        read = self._read if query.limit <= PAGE_HERE_MAX else self._read_far
-        return await read(partial(transaction, "BEGIN", partial(_read_page, project, query, now)))
+        read = self._access.read if query.limit <= PAGE_HERE_MAX else self._access.read_far
+        return await read(partial(_read_page, project, query, now))
 
     async def delete(self, project: str, file_id: str, now: int) -> bool:
         return await self._write(partial(_delete, project, file_id, now), 0, "The file was not deleted.")
@@ -105,14 +93,14 @@ class SqliteFiles:
         return await self._write(partial(_add_upload, project, stored, quota), 0, "The upload was not created.")
 
     async def upload(self, project: str, upload_id: str, now: int) -> StoredUpload | None:
-        found = await self._read(lambda connection: row_of(connection, READ_UPLOAD, (project, upload_id, now)))
-        return _upload(found) if found else None
+        found = await self._access.rows(READ_UPLOAD, (project, upload_id, now))
+        return _upload(found[0]) if found else None
 
     async def add_part(self, project: str, part: UploadPart, size_bytes: int, quota: Quota) -> Obstacle | None:
         return await self._write(partial(_add_part, project, part, size_bytes, quota), 0, "The part was not saved.")
 
     async def parts(self, project: str, upload_id: str) -> Mapping[str, int]:
-        return dict(await self._read_far(lambda connection: rows_of(connection, READ_PARTS, (project, upload_id))))
+        return dict(await self._access.read_far(partial(rows_of, READ_PARTS, (project, upload_id))))
 
     async def complete(self, project: str, upload_id: str, file: FileObject) -> Obstacle | None:
         return await self._write(partial(_complete, project, upload_id, file), UNHURRIED, "The file was not saved.")
@@ -121,19 +109,19 @@ class SqliteFiles:
         return await self._write(partial(_cancel, project, upload_id, now), UNHURRIED, "The upload was not cancelled.")
 
     async def copy(self, digest: str) -> str | None:
-        found = await self._read(lambda connection: row_of(connection, FIND_COPY, (digest,)))
-        return None if found is None else str(found[0])
+        found = await self._access.rows(FIND_COPY, (digest,))
+        return str(found[0][0]) if found else None
 
     async def keep_copy(self, digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int) -> None:
         await self._write(partial(_keep_copy, digest, key, size_bytes, bounds, now), UNHURRIED, FAILURE)
 
     async def expire(self, now: int, limit: int) -> int:
-        if await self._read(lambda connection: row_of(connection, HAS_EXPIRED, (now, now))) is None:
+        if not await self._access.rows(HAS_EXPIRED, (now, now)):
             return 0  # the usual case takes no lock
         return await self._write(partial(_expire, now, limit), UNHURRIED, "What has expired was not deleted.")
 
     async def loose(self, now: int, limit: int) -> Sequence[str]:
-        return await self._read(lambda connection: column_of(connection, READ_LOOSE, (now, limit)))
+        return [key for (key,) in await self._access.rows(READ_LOOSE, (now, limit))]
 
     async def forget(self, keys: Sequence[str]) -> None:
         if keys:
@@ -143,146 +131,137 @@ class SqliteFiles:
 UNHURRIED: Final = 2**31
 """Said of a write whose length is not known: it goes to the writer's thread."""
 
-# -- jobs. One that refuses has written nothing: a group's transaction goes on without it
+# -- scripts
 
 
-def _execute(query: str, values: Row, connection: apsw.Connection) -> None:
-    connection.execute(query, values)
+def _use(project: str, *, files: int = 0, size_bytes: int = 0) -> Query:
+    """So much more. Whoever uses nothing is told how much is used, and is alone with it from then on."""
+    return USE, (project, max(files, 0), max(size_bytes, 0), files, size_bytes)
 
 
-def _take(connection: apsw.Connection, key: str) -> None:
-    connection.execute(TAKE, (key,))
-    if not connection.changes():
+def _take(key: str) -> Script[None]:
+    if not (yield from rows_of(TAKE, (key,))):
         raise StorageError(f"{FAILURE} (it took too long)")
 
 
-def _full(connection: apsw.Connection, project: str, quota: Quota, *, files: int, size_bytes: int) -> Obstacle | None:
-    used_files, used_bytes = row_of(connection, READ_USAGE, (project,)) or (0, 0)
+def _full(project: str, quota: Quota, *, files: int, size_bytes: int) -> Script[Obstacle | None]:
+    (((used_files, used_bytes),),) = yield [_use(project)]
     if used_files + files > quota.files_max:
         return "files"
     return "bytes" if used_bytes + size_bytes > quota.bytes_max else None
 
 
-def _add(project: str, file: FileObject, quota: Quota, connection: apsw.Connection) -> Obstacle | None:
-    if full := _full(connection, project, quota, files=1, size_bytes=file.bytes):
+def _add(project: str, file: FileObject, quota: Quota) -> Script[Obstacle | None]:
+    if full := (yield from _full(project, quota, files=1, size_bytes=file.bytes)):
         return full
-    _take(connection, file.id)
-    connection.execute(ADD_FILE, (project, *_columns(file)))
-    connection.execute(USE, (project, 1, file.bytes))
+    yield from _take(file.id)
+    yield [(ADD_FILE, (project, *_columns(file))), _use(project, files=1, size_bytes=file.bytes)]
     return None
 
 
-def _delete(project: str, file_id: str, now: int, connection: apsw.Connection) -> bool:
-    found = row_of(connection, DROP_FILE, (project, file_id, now))
+def _delete(project: str, file_id: str, now: int) -> Script[bool]:
+    found = yield from row_of(DROP_FILE, (project, file_id, now))
     if found is None:
         return False
-    connection.execute(USE, (project, -1, -found[0]))
-    connection.execute(LOOSEN, (file_id, now))
+    yield [_use(project, files=-1, size_bytes=-found[0]), (LOOSEN, (file_id, now))]
     return True
 
 
-def _add_upload(project: str, stored: StoredUpload, quota: Quota, connection: apsw.Connection) -> Obstacle | None:
+def _add_upload(project: str, stored: StoredUpload, quota: Quota) -> Script[Obstacle | None]:
     upload = stored.upload
-    if full := _full(connection, project, quota, files=1, size_bytes=upload.bytes):
+    if full := (yield from _full(project, quota, files=1, size_bytes=upload.bytes)):
         return full
     times = (upload.created_at, upload.expires_at)
     about = (upload.filename, upload.purpose, stored.expires_after_s)
-    connection.execute(ADD_UPLOAD, (project, upload.id, upload.status, upload.bytes, *times, *about))
-    connection.execute(USE, (project, 1, 0))
+    added = (project, upload.id, upload.status, upload.bytes, *times, *about)
+    yield [(ADD_UPLOAD, added), _use(project, files=1)]
     return None
 
 
-def _pending(connection: apsw.Connection, project: str, upload_id: str, now: int) -> int | None:
-    found = row_of(connection, FIND_PENDING, (project, upload_id, now))
+def _pending(project: str, upload_id: str, now: int) -> Script[int | None]:
+    found = yield from row_of(FIND_PENDING, (project, upload_id, now))
     return int(found[0]) if found else None
 
 
-def _add_part(
-    project: str, part: UploadPart, size_bytes: int, quota: Quota, connection: apsw.Connection
-) -> Obstacle | None:
-    n = _pending(connection, project, part.upload_id, part.created_at)
+def _add_part(project: str, part: UploadPart, size_bytes: int, quota: Quota) -> Script[Obstacle | None]:
+    n = yield from _pending(project, part.upload_id, part.created_at)
     if n is None:
         return "ended"
-    if column_of(connection, COUNT_PARTS, (n,))[0] >= quota.parts_max:
+    if (yield from column_of(COUNT_PARTS, (n,)))[0] >= quota.parts_max:
         return "parts"
-    if full := _full(connection, project, quota, files=0, size_bytes=size_bytes):
+    if full := (yield from _full(project, quota, files=0, size_bytes=size_bytes)):
         return full
-    _take(connection, part.id)
-    connection.execute(ADD_PART, (n, part.id, size_bytes))
-    connection.execute(USE, (project, 0, size_bytes))
+    yield from _take(part.id)
+    yield [(ADD_PART, (n, part.id, size_bytes)), _use(project, size_bytes=size_bytes)]
     return None
 
 
-def _complete(project: str, upload_id: str, file: FileObject, connection: apsw.Connection) -> Obstacle | None:
-    n = _pending(connection, project, upload_id, file.created_at)
+def _complete(project: str, upload_id: str, file: FileObject) -> Script[Obstacle | None]:
+    n = yield from _pending(project, upload_id, file.created_at)
     if n is None:
         return "ended"
-    _take(connection, file.id)
-    connection.execute(END_UPLOAD, ("completed", n))
-    _loosen_parts(connection, project, n, file.created_at)
-    connection.execute(ADD_FILE, (project, *_columns(file)))
-    connection.execute(USE, (project, 0, file.bytes))  # it counted as a file already
+    yield from _take(file.id)
+    yield [(END_UPLOAD, ("completed", n))]
+    yield from _loosen_parts(project, n, file.created_at)
+    # It counted as a file already.
+    yield [(ADD_FILE, (project, *_columns(file))), _use(project, size_bytes=file.bytes)]
     return None
 
 
-def _cancel(project: str, upload_id: str, now: int, connection: apsw.Connection) -> Obstacle | None:
-    n = _pending(connection, project, upload_id, now)
+def _cancel(project: str, upload_id: str, now: int) -> Script[Obstacle | None]:
+    n = yield from _pending(project, upload_id, now)
     if n is None:
         return "ended"
-    connection.execute(END_UPLOAD, ("cancelled", n))
-    _loosen_parts(connection, project, n, now)
-    connection.execute(USE, (project, -1, 0))
+    yield [(END_UPLOAD, ("cancelled", n))]
+    yield from _loosen_parts(project, n, now)
+    yield [_use(project, files=-1)]
     return None
 
 
-def _loosen_parts(connection: apsw.Connection, project: str, n: int, now: int) -> None:
-    parts = rows_of(connection, DROP_PARTS, (n,))
-    connection.executemany(LOOSEN, [(part_id, now) for part_id, _ in parts])
-    connection.execute(USE, (project, 0, -sum(size for _, size in parts)))
+def _loosen_parts(project: str, n: int, now: int) -> Script[None]:
+    parts = yield from rows_of(DROP_PARTS, (n,))
+    loosened: list[Query] = [(LOOSEN, (part_id, now)) for part_id, _ in parts]
+    yield [*loosened, _use(project, size_bytes=-sum(size for _, size in parts))]
 
 
-def _keep_copy(
-    digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int, connection: apsw.Connection
-) -> None:
-    _take(connection, key)
-    gone = rows_of(connection, DROP_COPY, (digest,))
-    connection.execute(ADD_COPY, (digest, key, size_bytes))
-    [(copies, held)] = rows_of(connection, COUNT_COPIES)
+def _keep_copy(digest: str, key: str, size_bytes: int, bounds: CopyBounds, now: int) -> Script[None]:
+    yield [(ALONE_WITH_COPIES, ())]
+    yield from _take(key)
+    gone = yield from rows_of(DROP_COPY, (digest,))
+    _, ((copies, held),) = yield [(ADD_COPY, (digest, key, size_bytes)), (COUNT_COPIES, ())]
     while copies > bounds.copies_max or held > bounds.bytes_max:
-        [oldest] = rows_of(connection, DROP_OLDEST_COPY)
+        [oldest] = yield from rows_of(DROP_OLDEST_COPY)
         gone.append(oldest)
         copies, held = copies - 1, held - oldest[1]
-    connection.executemany(LOOSEN, [(old[0], now) for old in gone])
+    yield [(LOOSEN, (old[0], now)) for old in gone]
 
 
-def _expire(now: int, limit: int, connection: apsw.Connection) -> int:
-    files = rows_of(connection, DROP_EXPIRED_FILES, (now, limit))
+def _expire(now: int, limit: int) -> Script[int]:
+    files = yield from rows_of(DROP_EXPIRED_FILES, (now, limit))
     for project, file_id, size in files:
-        connection.execute(USE, (project, -1, -size))
-        connection.execute(LOOSEN, (file_id, now))
-    uploads = rows_of(connection, FIND_EXPIRED_UPLOADS, (now, limit - len(files)))
+        yield [_use(project, files=-1, size_bytes=-size), (LOOSEN, (file_id, now))]
+    uploads = yield from rows_of(FIND_EXPIRED_UPLOADS, (now, limit - len(files)))
     for n, project, status in uploads:
-        _loosen_parts(connection, project, n, now)
-        connection.execute(USE, (project, -1 if status == "pending" else 0, 0))
-        connection.execute(DROP_UPLOAD, (n,))
+        yield from _loosen_parts(project, n, now)
+        yield [_use(project, files=-1 if status == "pending" else 0), (DROP_UPLOAD, (n,))]
     return len(files) + len(uploads)
 
 
-def _forget(keys: Sequence[str], connection: apsw.Connection) -> None:
-    connection.executemany(TAKE, [(key,) for key in keys])
+def _forget(keys: Sequence[str]) -> Script[None]:
+    yield [(TAKE, (key,)) for key in keys]
 
 
-def _read_page(project: str, query: FileQuery, now: int, connection: apsw.Connection) -> FilePage:
+def _read_page(project: str, query: FileQuery, now: int) -> Script[FilePage]:
     place = _FIRST[query.order]
     if query.after is not None:
-        found = row_of(connection, FIND_CURSOR, (project, query.after, now))
+        found = yield from row_of(FIND_CURSOR, (project, query.after, now))
         if found is None:
             raise NotFound(f"File with id '{query.after[:128]}' not found.", param="after")
         place = found
     purposes = () if query.purpose is None else (query.purpose,)
     where = "project = ? AND purpose = ?" if purposes else "project = ?"
     listing = f"SELECT {_FILE} FROM files WHERE {where} AND {_LIVES} AND {_SORTED[query.order]} LIMIT ?"  # noqa: S608
-    rows = rows_of(connection, listing, (project, *purposes, now, *place, query.limit + 1))
+    rows = yield from rows_of(listing, (project, *purposes, now, *place, query.limit + 1))
     return FilePage(files=tuple(map(_file, rows[: query.limit])), has_more=len(rows) > query.limit)
 
 

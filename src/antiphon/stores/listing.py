@@ -1,4 +1,4 @@
-"""Listing in SQLite: which index leads, and a step along it. Knows no thread and no event loop.
+"""Listing responses: which index leads, and a step along it. Knows no driver, no thread and no event loop.
 
 How it works. Each filter that can be rare has an index in the order of the list, (created_at, n). The rarest of those
 asked for leads, which a count of a few entries tells; the others are asked about each of its entries, in indexes too.
@@ -9,16 +9,16 @@ of so many entries. A step is a transaction and reads the responses it finds: n 
 only the place is kept, as between pages.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-import apsw
 from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.core.ports import Order, ResponsePage, ResponseQuery
 from antiphon.errors import NotFound
 from antiphon.stores import sql
-from antiphon.stores.sqlite_file import Row, column_of, row_of, rows_of, transaction
+from antiphon.stores.script import Row, Script, TooLongHere, column_of, row_of
 from antiphon.wire.response import Response
 
 COUNTED_MAX: Final = 4_000
@@ -29,10 +29,6 @@ FIND_CURSOR: Final = "SELECT created_at, n FROM responses WHERE project = ? AND 
 OWN_BYTES: Final = """
 SELECT r.chain_bytes - coalesce(p.chain_bytes, 0)
 FROM responses r LEFT JOIN responses p ON p.n = r.parent WHERE r.n = ?"""
-
-
-class TooLongHere(Exception):
-    """This read is too long for the event loop: the far thread does it. Never seen outside the store."""
 
 
 class Bounds(NamedTuple):
@@ -76,51 +72,63 @@ class Search(Struct, frozen=True, kw_only=True):
         return ResponsePage(responses=self.found, has_more=self.has_more)
 
 
-def step(search: Search, bounds: Bounds, connection: apsw.Connection) -> Search:
+def step(search: Search, bounds: Bounds) -> Script[Search]:
     """One step further. Raises TooLongHere with nothing lost, and NotFound for an unknown cursor."""
-    return transaction("BEGIN", lambda connection: _step(search, bounds, connection), connection)
-
-
-def _step(search: Search, bounds: Bounds, connection: apsw.Connection) -> Search:
-    search, source = _begun(search, connection)
+    search, source = yield from _begun(search)
     wanted = search.query.limit + 1 - len(search.found)
     query, values = matching(search.project, search.query, source)
     walked = (search.project, *source.values, *_range(search))
-    found = column_of(connection, query, (*walked, bounds.entries_max, *values, wanted))
-    search = _with_read(search, found[: wanted - 1], bounds, connection)
+    found = yield from column_of(query, (*walked, bounds.entries_max, *values, wanted))
+    search = yield from _with_read(search, found[: wanted - 1], bounds)
     if search.is_over or len(found) == wanted:
         return replace(search, has_more=True, is_over=True)
-    last = row_of(connection, last_walked(search.query.order, source), (*walked, bounds.entries_max - 1))
+    last = yield from row_of(last_walked(search.query.order, source), (*walked, bounds.entries_max - 1))
     return replace(search, is_over=True) if last is None else replace(search, place=(last[0], last[1]))
 
 
-def _with_read(search: Search, found: list[int], bounds: Bounds, connection: apsw.Connection) -> Search:
+def _with_read(search: Search, found: list[int], bounds: Bounds) -> Script[Search]:
     """Over, when the page has grown as large as it may."""
-    if sum(rows_of(connection, OWN_BYTES, (n,))[0][0] for n in found) > bounds.bytes_max:
+    sizes = yield [(OWN_BYTES, (n,)) for n in found]
+    own_bytes = [size for ((size,),) in sizes]
+    if sum(own_bytes) > bounds.bytes_max:
         raise TooLongHere
     page, chars = list(search.found), search.chars
-    for n in found:
-        body, _ = rows_of(connection, sql.READ_BODY, (n,))[0]
-        output = column_of(connection, sql.READ_OUTPUT, sql.places(n))
-        chars += len(body) + sum(map(len, output))
-        if page and chars > search.page_chars_max:
-            return replace(search, found=(*page,), is_over=True)
-        page.append(sql.decode_response(body, output))
+    for some in _together(found, own_bytes, search.page_chars_max):
+        bodies = yield [(sql.READ_BODY, (n,)) for n in some]
+        outputs = yield [(sql.READ_OUTPUT, sql.places(n)) for n in some]
+        for ((body, _),), rows in zip(bodies, outputs, strict=True):
+            output = [data for (data,) in rows]
+            chars += len(body) + sum(map(len, output))
+            if page and chars > search.page_chars_max:
+                return replace(search, found=(*page,), is_over=True)
+            page.append(sql.decode_response(body, output))
     return replace(search, found=(*page,), chars=chars)
+
+
+def _together(found: Sequence[int], own_bytes: Sequence[int], bytes_max: int) -> Iterator[Sequence[int]]:
+    """What may be in memory at once, though always one: a hundred large responses are gigabytes."""
+    begin, size = 0, 0
+    for at, more in enumerate(own_bytes):
+        if at > begin and size + more > bytes_max:
+            yield found[begin:at]
+            begin, size = at, 0
+        size += more
+    yield found[begin:]
 
 
 # -- where it begins
 
 
-def _begun(search: Search, connection: apsw.Connection) -> tuple[Search, Source]:
+def _begun(search: Search) -> Script[tuple[Search, Source]]:
     if search.source is not None:
         return search, search.source
-    search = replace(search, place=_first_place(search, connection))
-    source = _rarest(search, connection)
+    place = yield from _first_place(search)
+    search = replace(search, place=place)
+    source = yield from _rarest(search)
     return replace(search, source=source), source
 
 
-def _first_place(search: Search, connection: apsw.Connection) -> sql.Place:
+def _first_place(search: Search) -> Script[sql.Place]:
     """Before the first entry of the period or, if that is further on, at the cursor."""
     query = search.query
     is_asc = query.order == "asc"
@@ -128,7 +136,7 @@ def _first_place(search: Search, connection: apsw.Connection) -> sql.Place:
     begin = (edge, -1)  # no n is so small: all of that second come after it, none before it
     if query.after is None:
         return begin
-    cursor = row_of(connection, FIND_CURSOR, (search.project, query.after))
+    cursor = yield from row_of(FIND_CURSOR, (search.project, query.after))
     if cursor is None:
         raise NotFound(f"Response with id '{query.after[:128]}' not found.", param="after")
     return (max if is_asc else min)(begin, (cursor[0], cursor[1]))
@@ -144,12 +152,12 @@ def _range(search: Search) -> tuple[int, int, int]:
     return (*search.place, _end(query) if query.order == "asc" else query.created_after or 0)
 
 
-def _rarest(search: Search, connection: apsw.Connection) -> Source:
+def _rarest(search: Search) -> Script[Source]:
     sources = possible(search.query)
     rarest, fewest = sources[0], COUNTED_MAX // len(sources)
     for source in sources if len(sources) > 1 else ():
         counted = (search.project, *source.values, *_range(search), fewest)
-        (count,) = column_of(connection, count_of(search.query.order, source), counted)
+        (count,) = yield from column_of(count_of(search.query.order, source), counted)
         if count < fewest:
             rarest, fewest = source, count
     return rarest
@@ -191,7 +199,7 @@ def _walked(order: Order, source: Source) -> str:
 
 
 def count_of(order: Order, source: Source) -> str:
-    return f"SELECT count(*) FROM ({_walked(order, source)} LIMIT ?)"  # noqa: S608
+    return f"SELECT count(*) FROM ({_walked(order, source)} LIMIT ?) w"  # noqa: S608
 
 
 def last_walked(order: Order, source: Source) -> str:
@@ -201,7 +209,7 @@ def last_walked(order: Order, source: Source) -> str:
 
 def matching(project: str, query: ResponseQuery, source: Source) -> tuple[str, Row]:
     """The query for those of the next entries that match, and its values behind the number of entries."""
-    conditions, values = ["1"], list[str]()
+    conditions, values = ["true"], list[str]()
     for label in query.metadata:
         if label != source.label:
             conditions.append(_HAS_LABEL)
