@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import pytest
 from antiphon import app, config
 from antiphon.api.routes import Api
 from antiphon.config import ScriptedModel, Settings
+from tests.postgres import Cluster, binaries
 
 hypothesis.settings.register_profile("the same every time", derandomize=True)
 if "FUZZ_FACTOR" not in os.environ:  # `make fuzz` tries new examples; what runs before a landing must not be a lottery
@@ -69,6 +70,25 @@ async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
     """The official SDK; it must not hide a fault by trying again."""
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S) as sdk:
         yield sdk
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running PostgreSQL. Where CI must have tested with one, its absence is a failure."""
+    programs = binaries()
+    if programs is None:
+        message = "PostgreSQL is not installed: make postgresql"
+        assert "CI" not in os.environ, message
+        pytest.skip(message)
+    made = Cluster(programs)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> str:
+    """The address of an empty PostgreSQL database."""
+    return cluster.emptied()
 
 
 def changed(settings: Settings, **sections: dict[str, Any]) -> Settings:

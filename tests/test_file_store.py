@@ -18,17 +18,17 @@ from antiphon.stores.files import PAGE_HERE_MAX
 from antiphon.stores.memory_files import MemoryFiles
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
-from tests.test_store import STORES
+from tests.test_store import KINDS, opened
 
 NOW = 1_700_000_000
 ROOMY = Quota(files_max=1_000, bytes_max=10**9, parts_max=1_000)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = STORES[request.param](tmp_path)
-    yield opened
-    await opened.close()
+    store = opened(request, tmp_path)
+    yield store
+    await store.close()
 
 
 @pytest.fixture

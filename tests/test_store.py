@@ -28,6 +28,7 @@ from antiphon.errors import NotFound, SettingsError, StorageError
 from antiphon.stores import listing, sql
 from antiphon.stores.listing import Bounds, Search, Source, step
 from antiphon.stores.memory import MemoryStore
+from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
 from antiphon.stores.sqlite_file import APPLICATION_ID, JOURNAL_BYTES_KEPT, _use_journal, played
 from antiphon.stores.sqlite_writer import _checkpoint
@@ -86,11 +87,25 @@ STORES: dict[str, Callable[[Path], Store]] = {
 }
 
 
-@pytest.fixture(params=STORES)
+KINDS = [*STORES, "postgres"]
+
+
+def opened(request: pytest.FixtureRequest, folder: Path) -> Store:
+    """The store that the test is parametrized with."""
+    if request.param == "postgres":
+        return open_postgres(request.getfixturevalue("database"))
+    return STORES[request.param](folder)
+
+
+def open_postgres(database: str, limits: Limits | None = None) -> PostgresStore:
+    return PostgresStore(Storage(database=database), limits or Limits())
+
+
+@pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = STORES[request.param](tmp_path)
-    yield opened
-    await opened.close()
+    store = opened(request, tmp_path)
+    yield store
+    await store.close()
 
 
 @pytest.fixture

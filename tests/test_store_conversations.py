@@ -24,7 +24,7 @@ from antiphon.wire.conversation import Conversation
 from antiphon.wire.items import Item
 from antiphon.wire.response import ConversationUse, Response
 from tests.test_store import (
-    STORES,
+    KINDS,
     answer,
     bounded,
     ids,
@@ -33,6 +33,7 @@ from tests.test_store import (
     open_file_of,
     open_memory_of,
     open_shared_memory,
+    opened,
     plan,
     rows,
     said,
@@ -47,11 +48,11 @@ NOW, LATER = 1_000, 1_030
 A = Conversation(id="conv_a", created_at=1, metadata={"topic": "tests"})
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened = STORES[request.param](tmp_path)
-    yield opened
-    await opened.close()
+    store = opened(request, tmp_path)
+    yield store
+    await store.close()
 
 
 async def begun(store: Store, *names: str, project: str = "p", **fields: Any) -> None:

@@ -198,8 +198,15 @@ def _inputs(settings: Settings, fetch: Fetch, files: Files, store: FileStore, ke
 
 
 def secret(settings: Settings) -> Secret:
-    """What keys are hashed with: beside the database, so that it moves with it."""
+    """What keys are hashed with: beside the database, so that it moves with it, unless the settings hold it."""
     database = settings.storage.database
+    if settings.server.secret:
+        return Secret.given(settings.server.secret)
+    if settings.storage.is_postgres:
+        raise SettingsError(
+            "With PostgreSQL, all servers need one secret, which hashes API keys and seals what clients keep. Put the "
+            "output of `openssl rand -base64 32` into an environment variable, and name that in server.secret_env."
+        )
     return Secret.ephemeral() if database == ":memory:" else Secret.beside(Path(database))
 
 

@@ -12,6 +12,10 @@ Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh",
 HttpUrl: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 
 
+POSTGRES = ("postgresql://", "postgres://")
+"""How the address of a PostgreSQL database begins."""
+
+
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the settings file."""
 
@@ -23,16 +27,30 @@ class Server(Section, frozen=True, kw_only=True):
     """Serve on a non-loopback address although no key is configured."""
     strict: bool = False
     """Refuse unknown parameters instead of naming them in a header."""
+    secret: str = ""
+    """What API keys are hashed and sealed contents encrypted with: 32 bytes in base64, from `openssl rand -base64 32`.
+    Empty: the file beside the SQLite database. With PostgreSQL it must be given, the same to every server: kept in the
+    database, it would be stolen with what it protects."""
+    secret_env: str = ""
+    """Name of the environment variable that holds the secret; better than `secret` in the file."""
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Storage(Section, frozen=True, kw_only=True):
     database: str = ""
-    """Path of the SQLite file; empty: `default_database()`, which `load` fills in. ":memory:" keeps nothing."""
+    """Path of the SQLite file; empty: `default_database()`, which `load` fills in. ":memory:" keeps nothing. Or
+    "postgresql://user@host/name", for several servers; its password is better in PGPASSWORD or in ~/.pgpass."""
     synchronous: Literal["normal", "full"] = "normal"
-    """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit."""
-    files: str = ""  # for their bytes; empty: beside the database ("antiphon.db.files"), or in memory with it
+    """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit. PostgreSQL
+    has a setting of its own for that, which is full by default."""
+    files: str = ""
+    """For their bytes; empty: beside the SQLite file ("antiphon.db.files"), or in memory with it. With PostgreSQL it
+    must be given: a directory that all servers share."""
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.database.startswith(POSTGRES)
 
 
 class StaticKey(Section, frozen=True, kw_only=True):
@@ -98,6 +116,9 @@ class Limits(Section, frozen=True, kw_only=True):
     gigabytes."""
     store_queue_max: Positive = 10_000
     """Saves waiting for the writer."""
+    store_connections_max: Positive = 8
+    """To PostgreSQL, from each server process, beside one that listens. Saves share one, so more help reads alone; all
+    servers together must stay below its max_connections (100 by default)."""
     file_bytes_max: Positive = 512 * 1024 * 1024
     upload_bytes_max: Positive = 8 * 1024 * 1024 * 1024
     upload_part_bytes_max: Positive = 64 * 1024 * 1024

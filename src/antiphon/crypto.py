@@ -1,8 +1,10 @@
 """API keys and the secret they are hashed with. Knows no store, no request and no settings."""
 
+import base64
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -35,6 +37,14 @@ class Secret:
     def ephemeral(cls) -> "Secret":
         """For what is kept in memory only."""
         return cls(secrets.token_bytes(SECRET_BYTES))
+
+    @classmethod
+    def given(cls, text: str) -> "Secret":
+        """The one of the settings. Raises SettingsError."""
+        with suppress(ValueError):
+            if len(value := base64.b64decode(text, validate=True)) == SECRET_BYTES:
+                return cls(value)
+        raise SettingsError(f"server.secret: expected {SECRET_BYTES} bytes in base64: openssl rand -base64 32")
 
     @classmethod
     def beside(cls, database: Path) -> "Secret":

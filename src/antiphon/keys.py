@@ -1,5 +1,6 @@
 """Keys in settings: where they are read from, what they must be, what of them may be shown. Knows no other setting."""
 
+import re
 from collections.abc import Mapping
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -9,17 +10,22 @@ from antiphon.errors import SettingsError
 Tree: TypeAlias = dict[str, object]
 """Settings as nested plain values: what TOML and JSON give, and what `merge` adds up."""
 
-SECRET_NAMES = frozenset({"key"})
+SECRET_NAMES = frozenset({"key", "secret"})
+ADDRESSES = frozenset({"url", "database"})
+PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
+"""As PostgreSQL takes it among the parameters of its address."""
 HINT_SECRET_CHARS_MIN = 16
 """Below this a hint of seven characters would give away too much of a secret."""
 SEALING_KEY_CHARS_MIN = 32
 
 
 def filled(tree: Tree, environ: Mapping[str, str]) -> Tree:
-    """Reads every `key_env`, here and nowhere else, so that who uses a key finds it in `key`."""
+    """Reads every `key_env` and `secret_env`, here and nowhere else, so that who uses a key finds it in `key`."""
     known = dict(tree)
     if isinstance(models := tree.get("models"), list):
         known["models"] = [_with_key(m, f"models[{i}]", environ) for i, m in enumerate(models)]
+    if isinstance(server := tree.get("server"), dict):
+        known["server"] = _with_key(server, "server", environ, "secret")
     for name in ("auth", "sealing"):
         table = tree.get(name)
         if isinstance(table, dict) and isinstance(table.get("keys"), list):
@@ -41,24 +47,24 @@ def mask(value: object, name: str = "") -> object:
         return [mask(element, name) for element in value]
     if isinstance(value, str) and name in SECRET_NAMES:
         return _hint(value)
-    return without_password(value) if isinstance(value, str) and name == "url" else value
+    return without_password(value) if isinstance(value, str) and name in ADDRESSES else value
 
 
 def without_password(url: str) -> str:
     """An address as it may be shown."""
     account, at, _ = urlsplit(url).netloc.rpartition("@")
-    return url.replace(f"{account}@", "***@", 1) if at else url
+    return PASSWORD.sub(r"\1***", url.replace(f"{account}@", "***@", 1) if at else url)
 
 
-def _with_key(table: Tree, path: str, environ: Mapping[str, str]) -> Tree:
-    variable = table.get("key_env")
+def _with_key(table: Tree, path: str, environ: Mapping[str, str], name: str = "key") -> Tree:
+    variable = table.get(f"{name}_env")
     if not variable:
         return table
-    if table.get("key"):
-        raise SettingsError(f"{path}: key and key_env are both set; keep one")
+    if table.get(name):
+        raise SettingsError(f"{path}: {name} and {name}_env are both set; keep one")
     if not environ.get(str(variable)):
-        raise SettingsError(f"{path}.key_env: the environment variable {variable} is not set")
-    return table | {"key": environ[str(variable)]}
+        raise SettingsError(f"{path}.{name}_env: the environment variable {variable} is not set")
+    return table | {name: environ[str(variable)]}
 
 
 def _check_sealing(keys: list[Tree]) -> None:

@@ -34,6 +34,8 @@ def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
     tree = merge(tree, _checked("the command line", _nested(flags)))
     settings = msgspec.convert(filled(tree, environ), Settings)
     chosen = settings.storage.database
+    if settings.storage.is_postgres:
+        return settings
     database = str(Path(chosen).expanduser()) if chosen else default_database(environ)
     return msgspec.structs.replace(settings, storage=msgspec.structs.replace(settings.storage, database=database))
 

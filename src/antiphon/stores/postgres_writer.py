@@ -1,0 +1,145 @@
+"""Who writes to PostgreSQL, and when: what is asked for in one turn of the event loop goes in one group.
+
+How it works. Two lanes, each with one group under way while the next gathers:
+
+    saves     of responses outside conversations: one statement for the whole group, a transaction by itself
+    scripts   everything else, in the order in which it came: one transaction, script after script
+
+What fails is done again one by one, so that only the guilty one fails. A connection that ends before a transaction is
+committed cost nothing: it is done once more on another. One that ends at the very commit leaves open what became of
+it: saves are looked up then, and for scripts it is an error.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import psycopg
+
+from antiphon.errors import StorageError
+from antiphon.stores.postgres_connection import Connection, Pool, is_lost, outcome_of
+from antiphon.stores.postgres_play import BEGIN_WRITE, end, played
+from antiphon.stores.script import Query, Scene
+
+GROUP_MAX: Final = 256
+GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
+"""One statement is held in memory whole, here and there."""
+ATTEMPTS_MAX: Final = 3
+AGAIN: Final = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ForeignKeyViolation,  # a parent and its child, erased and saved at the same moment
+)
+
+T = TypeVar("T")
+J = TypeVar("J")
+
+
+class Lane(Generic[J]):
+    """A queue, and the one group that is under way. `commit` gives each job's value or exception."""
+
+    def __init__(self, commit: Callable[[Sequence[J]], Awaitable[list[Any]]], queue_max: int) -> None:
+        self._commit = commit
+        self._queue_max = queue_max
+        self._queue: deque[tuple[J, int, asyncio.Future[Any]]] = deque()
+        self._working: asyncio.Task[None] | None = None
+
+    async def write(self, job: J, text_bytes: int) -> Any:
+        """A caller that is cancelled before its group starts has written nothing; afterwards, everything."""
+        if len(self._queue) >= self._queue_max:
+            raise StorageError(f"{StorageError().message} (too many others are waiting)")
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((job, text_bytes, done))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())  # begins when this turn of the loop ends
+        return await done
+
+    async def finish(self) -> None:
+        """Returns when nothing is queued or under way."""
+        if self._working is not None:
+            await asyncio.wait([self._working])
+
+    async def _work(self) -> None:
+        try:
+            while group := self._take():
+                outcome = await outcome_of(self._commit([job for job, _ in group]))
+                values = [outcome] * len(group) if isinstance(outcome, BaseException) else outcome
+                for (_, done), value in zip(group, values, strict=True):
+                    _settle(done, value)
+        finally:
+            self._working = None
+
+    def _take(self) -> "list[tuple[J, asyncio.Future[Any]]]":
+        group: list[tuple[J, asyncio.Future[Any]]] = []
+        room = GROUP_BYTES_MAX
+        while self._queue and len(group) < GROUP_MAX and (room > 0 or not group):
+            job, text_bytes, done = self._queue.popleft()
+            if not done.cancelled():
+                group.append((job, done))
+                room -= text_bytes
+        return group
+
+
+def _settle(done: "asyncio.Future[Any]", value: Any) -> None:
+    if done.done():
+        return  # cancelled meanwhile
+    if isinstance(value, BaseException):
+        done.set_exception(value)
+    else:
+        done.set_result(value)
+
+
+class Unsure(StorageError):
+    """The response may not have been saved. (the connection to the database ended while it was)"""
+
+
+class Scripts:
+    """The lane of scripts: how a group of them is committed."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def commit(self, scenes: Sequence[Scene[Any]]) -> list[Any]:
+        outcome = await self._tried(scenes)
+        if is_lost(outcome):
+            outcome = await self._tried(scenes)
+        if isinstance(outcome, list):
+            return outcome
+        if isinstance(outcome, Unsure) or is_lost(outcome):
+            return [outcome] * len(scenes)
+        return [await self._commit_one(scene) for scene in scenes]
+
+    async def _commit_one(self, scene: Scene[Any]) -> Any:
+        """Its value or its exception."""
+        outcome: Any = None
+        for _ in range(ATTEMPTS_MAX):
+            outcome = await self._tried([scene])
+            if not isinstance(outcome, AGAIN):
+                break
+        return outcome[0] if isinstance(outcome, list) else outcome
+
+    async def _tried(self, scenes: Sequence[Scene[Any]]) -> Any:
+        """Their values, or the exception that kept all of them from being written."""
+        return await outcome_of(self._pool.run(partial(_all, scenes)))
+
+
+async def _all(scenes: Sequence[Scene[T]], connection: Connection) -> list[T]:
+    """One transaction."""
+    begin: Query | None = BEGIN_WRITE
+    values = []
+    try:
+        for scene in scenes:
+            values.append(await played(scene, connection, begin))
+            begin = None
+    except BaseException:
+        await end(connection, "ROLLBACK")
+        raise
+    try:
+        await end(connection, "COMMIT")
+    except psycopg.OperationalError as error:
+        if is_lost(error):
+            raise Unsure from error
+        raise
+    return values
