@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 CLIENTS := tests/clients/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test fuzz lint format bench docs constraints wheel clean clients libgomp nginx git
+.PHONY: help serve test fuzz lint format bench docs constraints wheel clean clients libgomp nginx git postgresql
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
@@ -25,7 +25,7 @@ help:
 serve: $(VENV)/.serve libgomp
 	@exec $(BIN)/antiphon serve $(ARGS)
 
-test: lint clients libgomp git
+test: lint clients libgomp git postgresql
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 SECONDS ?= 600
@@ -99,6 +99,10 @@ libgomp: $(VENV)/.serve
 
 git:
 	$(call system-package,git,command -v git >/dev/null,without it Codex has no repository to work in)
+
+# Only its programs are wanted: the tests make a database of their own, on a free port.
+postgresql:
+	$(call system-package,postgresql,command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null,without it the tests of the PostgreSQL store are left out)
 
 nginx:
 	$(call system-package,nginx-light,command -v nginx >/dev/null,without it there is nothing to compare with)

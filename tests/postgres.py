@@ -20,7 +20,6 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "60",
     "shared_buffers": "32MB",
@@ -41,7 +40,7 @@ def binaries() -> Path | None:
 class Cluster:
     """One server process and its data. Databases are made and dropped as tests need them."""
 
-    def __init__(self, bin_: Path) -> None:
+    def __init__(self, bin_: Path, **settings: str) -> None:
         self._bin = bin_
         self._folder = Path(tempfile.mkdtemp(prefix="antiphon-postgres-"))
         self._data = self._folder / "data"
@@ -51,7 +50,7 @@ class Cluster:
         if os.getuid() == 0:
             shutil.chown(self._folder, "nobody")
         self._run("initdb", "--no-sync", "--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C")
-        settings = SETTINGS | {"port": str(self.port)}
+        settings = SETTINGS | {"port": str(self.port)} | settings
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.writelines(lines)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from antiphon.config import LocalModel, Server, Settings
+from antiphon.config import LocalModel, Server, Settings, Storage
 from antiphon.core.ports import Check
 
 FREE_BYTES_MIN = 256 * 1024 * 1024
@@ -22,7 +22,7 @@ PROBE_TIMEOUT_S = 2.0
 
 def around(settings: Settings) -> list[Check]:
     """Every check of this file that these settings call for."""
-    checks = [_check_python(), _check_disk(settings.storage.database), _check_port(settings.server)]
+    checks = [_check_python(), _check_disk(settings.storage), _check_port(settings.server)]
     if any(isinstance(model, LocalModel) for model in settings.models) or not settings.models:
         checks.append(_check_libgomp())
     return checks
@@ -64,10 +64,10 @@ def _check_python() -> Check:
     return Check(name="python", ok=sys.version_info >= (3, 11), detail=version, remedy="install Python 3.11 or later")
 
 
-def _check_disk(database: str) -> Check:
-    if database == ":memory:":
-        return Check(name="disk", ok=True, detail="in memory: nothing is kept")
-    directory = Path(database).absolute().parent
+def _check_disk(storage: Storage) -> Check:
+    if storage.database == ":memory:" or (storage.is_postgres and not storage.files):
+        return Check(name="disk", ok=True, detail="not used: nothing is kept on this machine")
+    directory = Path(storage.files).expanduser() if storage.is_postgres else Path(storage.database).absolute().parent
     while not directory.exists():  # it is made on the first start
         directory = directory.parent
     if not os.access(directory, os.W_OK | os.X_OK):

@@ -52,6 +52,14 @@ examples:
 
 As soon as one key exists, every request needs one, and a project sees only its own responses.
 """
+MIGRATE_EXAMPLES = """\
+examples:
+  antiphon migrate --database postgresql://antiphon@db.internal/antiphon
+  antiphon migrate --database postgresql://antiphon@db.internal/antiphon --from-sqlite antiphon.db
+
+`antiphon serve` does the first by itself when it starts. Servers of the version before may go on meanwhile. An import
+that was interrupted has imported nothing: run it again.
+"""
 RESPONSES_EXAMPLES = """\
 examples:
   antiphon responses create "Write a haiku about rain."
@@ -121,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", _check, "Show the effective settings, secrets masked.", "", shared)
     check.add_argument("--json", action="store_true", help="as JSON instead of TOML")
     _command(commands, "doctor", _doctor, "Is everything that is configured reachable and working?", "", shared)
+    migrate = _command(commands, "migrate", _migrate, "Bring the database up to date.", MIGRATE_EXAMPLES)
+    _config_flags(migrate)
+    migrate.add_argument("--from-sqlite", metavar="FILE", help="import this SQLite database into an empty PostgreSQL")
     _keys_words(_command(commands, "keys", None, "Create, list and revoke API keys.", KEYS_EXAMPLES))
     _responses_words(_command(commands, "responses", None, "Ask a running server.", RESPONSES_EXAMPLES))
     return parser
@@ -186,7 +197,10 @@ def _config_flags(group: "argparse._ArgumentGroup | argparse.ArgumentParser") ->
         "--config", metavar="FILE", help=f"the settings file (default: $ANTIPHON_CONFIG, else ./{origins.FILE_NAME})"
     )
     group.add_argument(
-        "--database", dest="storage.database", metavar="FILE", help="the SQLite file; :memory: keeps nothing"
+        "--database",
+        dest="storage.database",
+        metavar="FILE_OR_URL",
+        help="the SQLite file, or postgresql://user@host/name; :memory: keeps nothing",
     )
 
 
@@ -290,7 +304,7 @@ def welcome(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
     yield f"antiphon {__version__}"
     yield f"  address   {url}"
     yield f"  models    {', '.join(map(_described, settings.models)) or f'{tiny.NAME} (built in)'}"
-    yield f"  database  {settings.storage.database}"
+    yield f"  database  {without_password(settings.storage.database)}"
     if not settings.models:
         yield f"  note      {tiny.DEMONSTRATION}"
     if server.port:
@@ -360,6 +374,19 @@ def _doctor(arguments: argparse.Namespace) -> int:
     failed = sum(not check.ok for check in results)
     _say(f"\n{failed} of {len(results)} need attention." if failed else "\nAll is well.")
     return 1 if failed else 0
+
+
+# migrate
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+
+    from antiphon import migration
+
+    for line in migration.run(settings.storage, arguments.from_sqlite):
+        _say(line)
+    return 0
 
 
 # keys

@@ -25,7 +25,7 @@ COUNTED_MAX: Final = 4_000
 """Entries looked at, all indexes together, to find the rarest: a fraction of a millisecond."""
 LATEST: Final = 2**63 - 1
 
-FIND_CURSOR: Final = "SELECT created_at, n FROM responses WHERE project = ? AND id = ? AND deleted = 0"
+FIND_CURSOR: Final = "SELECT created_at, n FROM responses WHERE project = ? AND id = ? AND deleted <> 1"
 OWN_BYTES: Final = """
 SELECT r.chain_bytes - coalesce(p.chain_bytes, 0)
 FROM responses r LEFT JOIN responses p ON p.n = r.parent WHERE r.n = ?"""

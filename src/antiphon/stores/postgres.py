@@ -22,7 +22,7 @@ from antiphon.stores import postgres_play, postgres_saves, postgres_schema, resp
 from antiphon.stores.conversations import StoredConversations
 from antiphon.stores.files import StoredFiles
 from antiphon.stores.listing import Bounds, Search, step
-from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, Pool, reason
+from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, Pool, is_lost, reason
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
 from antiphon.stores.postgres_writer import Lane, Scripts
@@ -156,9 +156,15 @@ class PostgresStore:
         await self._ear.close()
         await self._pool.close()
 
-    async def run(self, job: Job[T], failure: str) -> T:
-        async with self._explained(failure):
-            return await self._pool.run(job)
+    async def run(self, job: Job[T]) -> T:
+        """A job that only reads."""
+        async with self._explained(UNREADABLE):
+            try:
+                return await self._pool.run(job)
+            except psycopg.Error as error:
+                if not is_lost(error):
+                    raise
+            return await self._pool.run(job)  # on another connection
 
     @asynccontextmanager
     async def _explained(self, failure: str) -> AsyncIterator[None]:
@@ -178,11 +184,11 @@ class _Access:
         self.write = store.write
 
     async def rows(self, query: str, values: Row) -> list[Row]:
-        (rows,) = await self._store.run(partial(_asked, query, values), UNREADABLE)
+        (rows,) = await self._store.run(partial(_asked, query, values))
         return rows
 
     async def read(self, scene: Scene[T]) -> T:
-        return await self._store.run(partial(postgres_play.read, scene), UNREADABLE)
+        return await self._store.run(partial(postgres_play.read, scene))
 
     read_far = read
 

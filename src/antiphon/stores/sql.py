@@ -33,7 +33,8 @@ ADD_METADATA = "INSERT INTO metadata (project, key, value, created_at, response)
 
 FIND_PARENT = "SELECT n, chain_bytes FROM responses WHERE project = ? AND id = ?"
 """An erased one too: its items are still there for its descendants."""
-FIND_LIVING = "SELECT n, chain_bytes FROM responses WHERE project = ? AND id = ? AND deleted = 0"
+FIND_LIVING = "SELECT n, chain_bytes FROM responses WHERE project = ? AND id = ? AND deleted <> 1"
+"""Not `deleted = 0`: for that PostgreSQL, while a table is new to it, may read all of an index of the lists."""
 READ_BODY = "SELECT body, created_at FROM responses WHERE n = ?"
 READ_OUTPUT = "SELECT data FROM items WHERE place >= ? AND place < ? AND is_input = 0 ORDER BY place"
 READ_ITEM = "SELECT data FROM items WHERE project = ? AND id = ? ORDER BY place DESC LIMIT 1"

@@ -116,7 +116,7 @@ def prepare_writer(connection: apsw.Connection, storage: Storage, lock_wait_ms: 
     """Makes the database one of ours, of this version. Raises SettingsError."""
     connection.set_busy_timeout(lock_wait_ms)
     # First, so that what is refused stays as it was; in one look, for another process may be making it right now.
-    missing = sql.pending(DIALECT, transaction("BEGIN", _found_version, connection))
+    missing = sql.pending(DIALECT, transaction("BEGIN", found_version, connection))
     _use_journal(connection, storage.database)
     _set(connection, synchronous=storage.synchronous, journal_size_limit=JOURNAL_BYTES_KEPT)
     _set(connection, foreign_keys="on", cache_size=-CACHE_KIB)
@@ -136,7 +136,7 @@ def prepare_sweeper(connection: apsw.Connection, storage: Storage, lock_wait_ms:
     _set(connection, synchronous=storage.synchronous, journal_size_limit=JOURNAL_BYTES_KEPT)
 
 
-def _found_version(connection: apsw.Connection) -> int:
+def found_version(connection: apsw.Connection) -> int:
     """0 for an empty file. Raises SettingsError for another program's database."""
     (application_id,) = column_of(connection, "PRAGMA application_id", ())
     (version,) = column_of(connection, "PRAGMA user_version", ())
@@ -162,7 +162,7 @@ def _use_journal(connection: apsw.Connection, database: str) -> None:
 
 
 def _migrate(connection: apsw.Connection) -> None:
-    for migration in sql.pending(DIALECT, _found_version(connection)):  # another process may have been faster
+    for migration in sql.pending(DIALECT, found_version(connection)):  # another process may have been faster
         rows_of(connection, migration.script)
         _set(connection, user_version=migration.version)
     _set(connection, application_id=APPLICATION_ID)
