@@ -333,7 +333,7 @@ class BothStores(RuleBasedStateMachine):
         self.quota = Quota(files_max=4, bytes_max=40, parts_max=3)
         self.names = 0
 
-    async def opened(self) -> SqliteStore:
+    async def opened(self) -> Store:
         return SqliteStore(Storage(database=":memory:"), Limits())
 
     def teardown(self) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from antiphon.errors import SettingsError
 
@@ -12,6 +11,7 @@ Tree: TypeAlias = dict[str, object]
 
 SECRET_NAMES = frozenset({"key", "secret"})
 ADDRESSES = frozenset({"url", "database"})
+ACCOUNT = re.compile(r"(?<=://)[^/?#]*@")
 PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
 """As PostgreSQL takes it among the parameters of its address."""
 HINT_SECRET_CHARS_MIN = 16
@@ -52,8 +52,7 @@ def mask(value: object, name: str = "") -> object:
 
 def without_password(url: str) -> str:
     """An address as it may be shown."""
-    account, at, _ = urlsplit(url).netloc.rpartition("@")
-    return PASSWORD.sub(r"\1***", url.replace(f"{account}@", "***@", 1) if at else url)
+    return PASSWORD.sub(r"\1***", ACCOUNT.sub("***@", url))
 
 
 def _with_key(table: Tree, path: str, environ: Mapping[str, str], name: str = "key") -> Tree:

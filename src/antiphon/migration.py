@@ -6,6 +6,7 @@ from pathlib import Path
 
 import apsw
 
+from antiphon import stores
 from antiphon.config import Storage
 from antiphon.errors import SettingsError
 from antiphon.keys import without_password
@@ -21,6 +22,8 @@ def run(storage: Storage, from_sqlite: str | None) -> Iterator[str]:
         raise SettingsError("The settings keep the database in memory: give --database.")
     if from_sqlite and not storage.is_postgres:
         raise SettingsError("--from-sqlite imports into PostgreSQL: give --database postgresql://…")
+    if storage.is_postgres:
+        stores.require_postgres()
     applied = [migration.name for migration in migrate(storage)]
     yield f"{without_password(storage.database)} is up to date ({', '.join(applied) or 'it was'})"
     if from_sqlite:

@@ -1,7 +1,4 @@
-"""Connections to PostgreSQL: making, lending and mending them, and what may go wrong. Knows no row of ours.
-
-The one place that imports the driver, so that a missing one is said in one place.
-"""
+"""Connections to PostgreSQL: making, lending and mending them, and what may go wrong. Knows no row of ours."""
 
 import asyncio
 import os
@@ -10,16 +7,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
+import psycopg
+from psycopg import conninfo, sql
+
 from antiphon.errors import SettingsError, StorageError
 from antiphon.keys import without_password
-
-try:
-    import psycopg
-    from psycopg import conninfo, sql
-except ImportError as error:
-    raise SettingsError(
-        f"PostgreSQL needs a library that is not installed ({error}). This helps: pip install 'antiphon[postgres]'"
-    ) from error
 
 SCHEMA: Final = "antiphon"
 """All that is ours stands in it, so that a database can be shared with other programs."""
@@ -141,24 +133,32 @@ class Pool:
         except TimeoutError:
             raise StorageError("The store is busy. (all connections to the database are in use)") from None
         try:
-            connection = self._alive() or await self._connect()
+            connection = await self._alive() or await self._connect()
             cutting = asyncio.get_running_loop().call_later(JOB_TIMEOUT_S, cut, connection)
             try:
                 return await job(connection)
+            except AWAY as error:
+                if is_lost(error):  # the others are hardly better off
+                    await self._drop_idle()
+                raise
             finally:
                 cutting.cancel()
                 await self._take_back(connection)
         finally:
             self._free.release()
 
-    def _alive(self) -> Connection | None:
+    async def _alive(self) -> Connection | None:
         """An idle connection that has something to say says that it ended."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and not is_readable(connection.fileno()):
                 return connection
-            connection.pgconn.finish()
+            await connection.close()
         return None
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
 
     async def _take_back(self, connection: Connection) -> None:
         if connection.closed or connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
@@ -194,8 +194,7 @@ class Pool:
         """Waits for what is under way."""
         while self._jobs:
             await asyncio.wait(self._jobs)
-        while self._idle:
-            await self._idle.pop().close()
+        await self._drop_idle()
 
 
 def is_readable(descriptor: int) -> bool:

@@ -20,6 +20,7 @@ INDEXED: Final = re.compile(r" INDEXED BY \w+")
 """SQLite is told which index leads; PostgreSQL finds it."""
 NUL, ESCAPE = "\0", "\1"
 """No text of PostgreSQL holds the first; with the second, two others stand for both."""
+ESCAPED: Final = re.compile("\1([\0010])")
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def escaped(text: str) -> str:
 
 def restored(text: str) -> str:
     if ESCAPE in text:
-        return text.replace(ESCAPE + "0", NUL).replace(ESCAPE + ESCAPE, ESCAPE)
+        return ESCAPED.sub(lambda found: ESCAPE if found[1] == ESCAPE else NUL, text)
     return text
 
 

@@ -6,7 +6,7 @@ How it works. Two lanes, each with one group under way while the next gathers:
     scripts   everything else, in the order in which it came: one transaction, script after script
 
 What fails is done again one by one, so that only the guilty one fails. A connection that ends before a transaction is
-committed cost nothing: it is done once more on another. One that ends at the very commit leaves open what became of
+committed cost nothing: it is done again on another. One that ends at the very commit leaves open what became of
 it: saves are looked up then, and for scripts it is an error.
 """
 
@@ -103,8 +103,9 @@ class Scripts:
 
     async def commit(self, scenes: Sequence[Scene[Any]]) -> list[Any]:
         outcome = await self._tried(scenes)
-        if is_lost(outcome):
-            outcome = await self._tried(scenes)
+        for _ in range(ATTEMPTS_MAX - 1):
+            if is_lost(outcome):
+                outcome = await self._tried(scenes)
         if isinstance(outcome, list):
             return outcome
         if isinstance(outcome, Unsure) or is_lost(outcome):
