@@ -141,6 +141,8 @@ def test_flags_become_settings(antiphon: Terminal, monkeypatch: pytest.MonkeyPat
         "port": 0,
         "open_without_keys": True,
         "strict": True,
+        "secret": "",
+        "secret_env": "",
         "log_level": "debug",
         "log_format": "json",
     }

@@ -128,7 +128,8 @@ def leaves(kind: type[Section] = Settings, path: str = "") -> Iterator[tuple[str
 @pytest.mark.parametrize(("path", "value"), list(leaves()))
 def test_every_setting_can_come_from_the_environment(home: Path, path: str, value: object) -> None:
     text = value if isinstance(value, str) else json.dumps(value)
-    settings: Any = load(home, environ={f"ANTIPHON_{path.replace('.', '__').upper()}": text})
+    variables = {f"ANTIPHON_{path.replace('.', '__').upper()}": text, "other": "what a secret_env named other leads to"}
+    settings: Any = load(home, environ=variables)
     for name in path.split("."):
         settings = getattr(settings, name)
     assert settings == value

@@ -216,6 +216,8 @@ async def doctor(settings: Settings) -> list[Check]:
     checks = []
     async with open_store(settings) as store:
         checks.append(await store.check())
+    if settings.storage.is_postgres:
+        checks.append(_check_secret(settings))
     checks.append(await _check_files(settings))
     for one in _model_settings(settings):
         source = models.build(one, settings.limits)
@@ -224,6 +226,15 @@ async def doctor(settings: Settings) -> list[Check]:
         finally:
             await source.close()
     return checks
+
+
+def _check_secret(settings: Settings) -> Check:
+    try:
+        secret(settings)
+    except SettingsError as error:
+        remedy = "export ANTIPHON_SERVER__SECRET, the same on every server"
+        return Check(name="secret", ok=False, detail=error.message, remedy=remedy)
+    return Check(name="secret", ok=True, detail="given by the settings")
 
 
 async def _check_files(settings: Settings) -> Check:

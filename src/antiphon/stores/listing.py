@@ -223,4 +223,5 @@ def matching(project: str, query: ResponseQuery, source: Source) -> tuple[str, R
         conditions += [f"w.{column} = ?" for column in asked]
         values += asked.values()
     walked = f"SELECT w.n FROM ({_walked(query.order, source)} LIMIT ?) w"  # noqa: S608
-    return f"{walked} WHERE {' AND '.join(conditions)} LIMIT ?", (*values,)
+    in_order = f"/* ORDER BY {_SORTED[query.order].format(n='w.n')} */"  # SQLite keeps to it by itself
+    return f"{walked} WHERE {' AND '.join(conditions)} {in_order} LIMIT ?", (*values,)

@@ -37,7 +37,9 @@ LISTING: Final = Bounds(entries_max=20_000, bytes_max=sys.maxsize)
 ALONE: Final = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 """Two that erase in one project wait for each other: of two siblings erased at once, each would leave the parent to the
 other."""
-ABOUT: Final = "SELECT pg_database_size(current_database()), current_setting('max_connections')"
+ABOUT: Final = """
+SELECT split_part(current_setting('server_version'), ' ', 1), pg_database_size(current_database()),
+  current_setting('max_connections')"""
 
 T = TypeVar("T")
 
@@ -141,12 +143,12 @@ class PostgresStore:
     async def check(self) -> Check:
         try:
             await self.write(_probe, 0, "It cannot be written.")
-            ((size, connections_max),) = await self._access.rows(ABOUT, ())
+            ((version, size, connections_max),) = await self._access.rows(ABOUT, ())
         except StorageError as error:
             remedy = "start that database, or let this user write to it"
             return Check(name="store", ok=False, detail=f"{self._shown}: {error.message}", remedy=remedy)
-        detail = f"{self._shown}: PostgreSQL, {size / 2**20:.1f} MiB, max_connections {connections_max}, writable"
-        return Check(name="store", ok=True, detail=detail)
+        about = f"PostgreSQL {version}, {size / 2**20:.1f} MiB, max_connections {connections_max}, writable"
+        return Check(name="store", ok=True, detail=f"{self._shown}: {about}")
 
     async def close(self) -> None:
         """Waits for what is under way. Afterwards every call raises StorageError."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
@@ -38,8 +38,8 @@ SESSION: Final = f"""
 SET search_path = {SCHEMA}; SET client_encoding = 'UTF8'; SET timezone = 'UTC';
 SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET lock_timeout = '{LOCK_TIMEOUT_S}s';
 SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'; SET default_transaction_read_only = off;
-SET jit = off; SET enable_seqscan = off"""
-"""The last two: every query of ours reads a few rows by an index, whatever a table's statistics make of it."""
+SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off"""
+"""The last three: every query of ours reads a few rows by an index, whatever a table's statistics make of it."""
 
 T = TypeVar("T")
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -80,7 +80,7 @@ async def outcome_of(work: Awaitable[T]) -> T | BaseException:
     return outcome
 
 
-def parameters(url: str) -> dict[str, Any]:
+def parameters(url: str) -> Mapping[str, Any]:
     """Those of `connect`. Raises SettingsError for an address that is none."""
     try:
         return PARAMETERS | conninfo.conninfo_to_dict(url)

@@ -11,13 +11,15 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 from antiphon.stores.postgres_connection import Connection
-from antiphon.stores.script import HOLD, Query, Row, Scene
+from antiphon.stores.script import Query, Row, Scene
 
 BEGIN_READ: Final[Query] = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 BEGIN_WRITE: Final[Query] = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
 """What a script holds it then reads as it is by now: see `script.HOLD`."""
 INDEXED: Final = re.compile(r" INDEXED BY \w+")
 """SQLite is told which index leads; PostgreSQL finds it."""
+ALSO: Final = re.compile(r"/\* (.+?) \*/")
+"""What only PostgreSQL is told."""
 NUL, ESCAPE = "\0", "\1"
 """No text of PostgreSQL holds the first; with the second, two others stand for both."""
 ESCAPED: Final = re.compile("\1([\0010])")
@@ -28,7 +30,7 @@ T = TypeVar("T")
 @cache
 def spelled(query: str) -> bytes:
     """As psycopg takes it."""
-    return INDEXED.sub("", query).replace(HOLD, "FOR UPDATE").replace("?", "%s").encode()
+    return ALSO.sub(r"\1", INDEXED.sub("", query)).replace("?", "%s").encode()
 
 
 def escaped(text: str) -> str:

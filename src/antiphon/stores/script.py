@@ -10,8 +10,9 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-HOLD: Final = "/* for update */"
-"""Behind a query whose rows nobody else may change before the transaction ends. In SQLite one alone writes."""
+HOLD: Final = "/* FOR UPDATE */"
+"""Behind a query whose rows nobody else may change before the transaction ends. In SQLite one alone writes. What stands
+in a comment, PostgreSQL is told too."""
 
 Row: TypeAlias = tuple[Any, ...]
 """As SQL gives it; each query's own columns say what it holds."""

@@ -80,7 +80,7 @@ WITH RECURSIVE unneeded (n, parent) AS (
   WHERE r.n = u.parent AND r.deleted = 1
     AND NOT EXISTS (SELECT 1 FROM responses child WHERE child.parent = r.n AND child.n <> u.n)
 )
-SELECT n FROM unneeded"""
+SELECT n FROM unneeded ORDER BY n DESC"""
 """An erased response without children, then its erased ancestors that had no other child: child before parent."""
 DROP_RESPONSE = "DELETE FROM responses WHERE n = ?"
 DROP_ITEMS = "DELETE FROM items WHERE place >= ? AND place < ?"
