@@ -46,7 +46,7 @@ class Cluster:
         self._data = self._folder / "data"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
-        self._is_made = False
+        self._tables: list[str] = []
         if os.getuid() == 0:
             shutil.chown(self._folder, "nobody")
         self._run("initdb", "--no-sync", "--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C")
@@ -84,12 +84,11 @@ class Cluster:
 
     def emptied(self) -> str:
         """The address of a database of the newest version that holds nothing; another test's is this one too."""
-        if not self._is_made:
+        if not self._tables:
             postgres_schema.prepare(self.make(STORE))
-            self._is_made = True
-        names = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'antiphon'", STORE)
-        tables = {f"antiphon.{name}" for (name,) in names} - {"antiphon.migrations", "antiphon.counters"}
-        deletes = "; ".join(f"DELETE FROM {table}" for table in sorted(tables))  # noqa: S608 - constants only
+            names = self.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'antiphon'", STORE)
+            self._tables = [f"antiphon.{name}" for (name,) in names if name not in ("migrations", "counters")]
+        deletes = "; ".join(f"DELETE FROM {table}" for table in self._tables)  # noqa: S608 - constants only
         self.execute(f"SET session_replication_role = replica; {deletes}", STORE)  # foreign keys do not look
         return self.url(STORE)
 

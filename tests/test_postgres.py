@@ -233,11 +233,11 @@ async def test_more_than_the_queue_holds_is_refused(database: str) -> None:
 
 
 async def test_few_connections_serve_many_requests(database: str) -> None:
-    store = open_postgres(database, Limits(store_connections_max=2))
+    store = open_postgres(database, Limits(store_connections_max=3))
     await asyncio.gather(*(turn(store, str(number)) for number in range(100)))
     assert all(await asyncio.gather(*(store.response("p", f"resp_{number}") for number in range(100))))
     used = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    assert run(database, used)[0][0] <= 2
+    assert run(database, used)[0][0] <= 3
     await store.close()
 
 
@@ -354,15 +354,41 @@ async def test_a_save_that_was_committed_as_its_connection_ended_is_known_again(
     assert isinstance(second, StorageError)
 
 
-async def test_a_commit_whose_end_is_not_known_is_an_error_for_all_of_its_group(
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_of_a_commit_whose_end_was_not_seen_the_database_is_asked(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    lost = 0
+
+    async def lose_one(connection: psycopg.AsyncConnection[Any], how: str) -> None:
+        nonlocal lost
+        if lost or is_committed:
+            await postgres_play.end(connection, how)
+        lost += 1
+        if lost == 1:
+            await connection.close()
+            raise psycopg.OperationalError("gone")
+
+    monkeypatch.setattr("antiphon.stores.postgres_writer.end", lose_one)
+    await asyncio.gather(store.add_key(key("a")), store.add_key(key("b")))
+    assert lost == (1 if is_committed else 2)
+    assert list(await store.keys()) == [key("a"), key("b")]
+
+
+async def test_a_commit_that_nobody_knows_of_is_an_error_for_all_of_its_group(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lose(connection: psycopg.AsyncConnection[Any], how: str) -> None:
         await connection.close()
         raise psycopg.OperationalError("gone")
 
+    async def refuse() -> None:
+        raise psycopg.OperationalError("refused")
+
     await store.add_key(key("first"))
     monkeypatch.setattr("antiphon.stores.postgres_writer.end", lose)
+    monkeypatch.setattr(store._writing, "connect", refuse)
+    monkeypatch.setattr(store._writing, "_patience_s", 0)
     outcomes = await asyncio.gather(store.add_key(key("a")), store.add_key(key("b")), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unsure, Unsure]
     monkeypatch.undo()
@@ -400,7 +426,7 @@ async def test_a_request_that_finds_all_connections_in_use_is_told_so(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_connection, "TURN_TIMEOUT_S", 0.05)
-    store = open_postgres(database, Limits(store_connections_max=1))
+    store = open_postgres(database, Limits(store_connections_max=3))
     await turn(store, "a")
     with holding(database, "LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
         reading = asyncio.ensure_future(store.context("p", "resp_a"))
@@ -472,6 +498,9 @@ async def test_while_the_database_is_away_requests_fail_and_then_they_work_again
             with pytest.raises(StorageError, match="cannot be reached"):
                 await asyncio.wait_for(call(), WAIT_S)
         assert not (await store.check()).ok
+        saving = (store.save("p", made(str(number)), (), ()) for number in range(2_000))
+        outcomes = await asyncio.wait_for(asyncio.gather(*saving, return_exceptions=True), WAIT_S)
+        assert {type(outcome) for outcome in outcomes} == {StorageError}
         begun = time.monotonic()
         with pytest.raises(StorageError):
             await store.has("p", "resp_a")

@@ -116,8 +116,8 @@ class Limits(Section, frozen=True, kw_only=True):
     gigabytes."""
     store_queue_max: Positive = 10_000
     """Saves waiting for the writer."""
-    store_connections_max: Positive = 8
-    """To PostgreSQL, from each server process, beside one that listens. Saves share one, so more help reads alone; all
+    store_connections_max: Annotated[int, Meta(ge=3)] = 8
+    """To PostgreSQL, from each server process, beside one that listens. Two write, in groups; the others read. All
     servers together must stay below its max_connections (100 by default)."""
     file_bytes_max: Positive = 512 * 1024 * 1024
     upload_bytes_max: Positive = 8 * 1024 * 1024 * 1024

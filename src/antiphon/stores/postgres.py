@@ -1,9 +1,9 @@
 """PostgresStore: responses in a PostgreSQL database, which any number of servers share. Knows no HTTP and no model.
 
-How it works. A pool of a few connections serves reads; writes go through two lanes, in groups (postgres_writer.py). One
-more connection listens: so keys are read again only when one changed, by whichever server. What SQLite and PostgreSQL
-do alike is told as scripts (script.py). A database that goes away makes requests fail, after a while in which it may
-come back, and connections are made anew when it is there again.
+How it works. A few connections serve reads. Writes go through two lanes, in groups (postgres_writer.py), each with a
+connection of its own. One more listens: so keys are read again only when one changed, by whichever server. What SQLite
+and PostgreSQL do alike is told as scripts (script.py). A database that goes away makes requests fail, after a while in
+which it may come back, and connections are made anew when it is there again.
 """
 
 import sys
@@ -22,7 +22,7 @@ from antiphon.stores import postgres_play, postgres_saves, postgres_schema, resp
 from antiphon.stores.conversations import StoredConversations
 from antiphon.stores.files import StoredFiles
 from antiphon.stores.listing import Bounds, Search, step
-from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, Pool, is_lost, reason
+from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, NoConnection, Pool, is_lost, reason
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
 from antiphon.stores.postgres_writer import Lane, Scripts
@@ -31,6 +31,8 @@ from antiphon.stores.script import Row, Scene, Script
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
+LANES: Final = 2
+"""Each has a connection that no read takes from it."""
 READS_MAX: Final = 10_000
 """Waiting for a connection."""
 LISTING: Final = Bounds(entries_max=20_000, bytes_max=sys.maxsize)
@@ -50,9 +52,10 @@ class PostgresStore:
     def __init__(self, storage: Storage, limits: Limits, *, patience_s: float = PATIENCE_S) -> None:
         self._shown = without_password(storage.database)
         postgres_schema.prepare(storage.database)
-        self._pool = Pool(storage.database, limits.store_connections_max, READS_MAX, patience_s)
-        self._saves = Lane(Saves(self._pool).commit, limits.store_queue_max)
-        self._scripts = Lane(Scripts(self._pool).commit, limits.store_queue_max)
+        self._pool = Pool(storage.database, limits.store_connections_max - LANES, READS_MAX, patience_s)
+        self._writing = Pool(storage.database, LANES, LANES, patience_s)
+        self._saves = Lane(Saves(self._writing).commit, limits.store_queue_max)
+        self._scripts = Lane(Scripts(self._writing).commit, limits.store_queue_max)
         self._access = _Access(self)
         self.conversations = StoredConversations(self._access, limits, sys.maxsize)
         self.files = StoredFiles(self._access)
@@ -157,6 +160,7 @@ class PostgresStore:
         await self._scripts.finish()
         await self._ear.close()
         await self._pool.close()
+        await self._writing.close()
 
     async def run(self, job: Job[T]) -> T:
         """A job that only reads."""
@@ -174,6 +178,8 @@ class PostgresStore:
             raise StorageError("The store is closed.")
         try:
             yield
+        except NoConnection as error:
+            raise StorageError(f"{failure} ({error.message})") from error
         except psycopg.Error as error:
             raise StorageError(f"{failure} ({reason(error)})") from error
 

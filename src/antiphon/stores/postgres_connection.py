@@ -37,7 +37,7 @@ PARAMETERS: Final = {
 SESSION: Final = f"""
 SET search_path = {SCHEMA}; SET client_encoding = 'UTF8'; SET timezone = 'UTC';
 SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET lock_timeout = '{LOCK_TIMEOUT_S}s';
-SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s'; SET default_transaction_read_only = off;
+SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s';
 SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off"""
 """The last three: every query of ours reads a few rows by an index, whatever a table's statistics make of it."""
 
@@ -45,6 +45,7 @@ T = TypeVar("T")
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 Job: TypeAlias = Callable[[Connection], Awaitable[T]]
 
+AWAY_NOW: Final = "the database cannot be reached"
 AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 REASONS: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
     (psycopg.errors.DiskFull, "the disk is full"),
@@ -57,13 +58,17 @@ REASONS: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
 )
 
 
+class NoConnection(StorageError):
+    """No connection to the database could be had."""
+
+
 def reason(error: psycopg.Error) -> str:
     """What went wrong, in words for a client: no address and no query stands in them."""
     for kind, words in REASONS:
         if isinstance(error, kind):
             return words
     if is_lost(error):
-        return "the database cannot be reached"
+        return AWAY_NOW
     return f"PostgreSQL says {error.diag.message_primary or type(error).__name__}"
 
 
@@ -114,9 +119,9 @@ class Pool:
 
     async def run(self, job: Job[T]) -> T:
         """In a task of its own: a caller who is cancelled leaves a job that ends by itself. Raises psycopg.Error, and
-        StorageError when too many wait."""
+        NoConnection where nothing was tried."""
         if len(self._jobs) >= self._jobs_max:
-            raise StorageError("The store is busy. (too many others are waiting)")
+            raise NoConnection("too many others are waiting")
         task = asyncio.create_task(self._run(job))
         self._jobs.add(task)
         task.add_done_callback(self._ended)
@@ -131,7 +136,7 @@ class Pool:
         try:
             await asyncio.wait_for(self._free.acquire(), TURN_TIMEOUT_S)
         except TimeoutError:
-            raise StorageError("The store is busy. (all connections to the database are in use)") from None
+            raise NoConnection("all connections to the database are in use") from None
         try:
             connection = await self._alive() or await self._connect()
             cutting = asyncio.get_running_loop().call_later(JOB_TIMEOUT_S, cut, connection)
@@ -170,11 +175,11 @@ class Pool:
         while True:
             try:
                 connection = await self.connect()
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
                 now = asyncio.get_running_loop().time()
                 self._away_since = now if self._away_since is None else self._away_since
                 if now - self._away_since >= self._patience_s:
-                    raise
+                    raise NoConnection(AWAY_NOW) from error
                 await asyncio.sleep(PAUSE_S)
             else:
                 self._away_since = None

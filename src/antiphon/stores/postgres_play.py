@@ -14,8 +14,12 @@ from antiphon.stores.postgres_connection import Connection
 from antiphon.stores.script import Query, Row, Scene
 
 BEGIN_READ: Final[Query] = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
-BEGIN_WRITE: Final[Query] = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
-"""What a script holds it then reads as it is by now: see `script.HOLD`."""
+BEGIN_WRITE: Final[Sequence[Query]] = (
+    ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ()),
+    ("SELECT pg_current_xact_id()::text", ()),
+)
+"""What a script holds it then reads as it is by now: see `script.HOLD`. The id tells what became of it: see below."""
+BECAME: Final = "SELECT pg_xact_status(?::text::xid8)"
 INDEXED: Final = re.compile(r" INDEXED BY \w+")
 """SQLite is told which index leads; PostgreSQL finds it."""
 ALSO: Final = re.compile(r"/\* (.+?) \*/")
@@ -66,25 +70,24 @@ async def _rows(cursor: "psycopg.AsyncCursor[tuple[Any, ...]]") -> list[Row]:
     return [tuple(restored(value) if type(value) is str else value for value in row) for row in rows]
 
 
-async def played(scene: Scene[T], connection: Connection, begin: Query | None = None) -> T:
-    """What the script comes to. `begin`: asked with the first of its queries."""
+async def played(scene: Scene[T], connection: Connection, first: Sequence[Query] = ()) -> tuple[T, list[list[Row]]]:
+    """What the script comes to. `first` is asked with the first of its queries, and what they answer is given too."""
     script = scene()
-    first = [] if begin is None else [begin]
+    told: list[list[Row]] = []
     try:
         queries = next(script)
+        answers = await ask(connection, [*first, *queries])
+        told, answers = answers[: len(first)], answers[len(first) :]
         while True:
-            answers = await ask(connection, [*first, *queries])
-            queries = script.send(answers[len(first) :])
-            first = []
+            answers = await ask(connection, script.send(answers))
     except StopIteration as end:
-        value: T = end.value
-        return value
+        return end.value, told
 
 
 async def read(scene: Scene[T], connection: Connection) -> T:
     """All its queries see one moment."""
     try:
-        return await played(scene, connection, BEGIN_READ)
+        return (await played(scene, connection, [BEGIN_READ]))[0]
     finally:
         await end(connection, "COMMIT")
 

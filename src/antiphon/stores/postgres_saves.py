@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from antiphon.errors import StorageError
 from antiphon.stores import conversations, sql
-from antiphon.stores.postgres_connection import Connection, Pool, is_lost, outcome_of
+from antiphon.stores.postgres_connection import Connection, NoConnection, Pool, is_lost, outcome_of
 from antiphon.stores.postgres_play import ask, escaped
 from antiphon.stores.script import Query, Row, Script
 from antiphon.wire.items import Item
@@ -84,7 +84,7 @@ class Saves:
             answer = await self._tried(savings, may_be_saved=True)
         if isinstance(answer, list):
             return answer
-        if len(savings) == 1 or is_lost(answer):
+        if len(savings) == 1 or isinstance(answer, NoConnection) or is_lost(answer):
             return [answer] * len(savings)
         return [(await self._commit([saving]))[0] for saving in savings]
 

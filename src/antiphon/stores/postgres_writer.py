@@ -6,8 +6,8 @@ How it works. Two lanes, each with one group under way while the next gathers:
     scripts   everything else, in the order in which it came: one transaction, script after script
 
 What fails is done again one by one, so that only the guilty one fails. A connection that ends before a transaction is
-committed cost nothing: it is done again on another. One that ends at the very commit leaves open what became of
-it: saves are looked up then, and for scripts it is an error.
+committed cost nothing: it is done again on another. One that ends at the very commit leaves open what became of it:
+then saves are looked up, and of scripts the database is asked whether it committed their transaction.
 """
 
 import asyncio
@@ -19,14 +19,15 @@ from typing import Any, Final, Generic, TypeVar
 import psycopg
 
 from antiphon.errors import StorageError
-from antiphon.stores.postgres_connection import Connection, Pool, is_lost, outcome_of
-from antiphon.stores.postgres_play import BEGIN_WRITE, end, played
-from antiphon.stores.script import Query, Scene
+from antiphon.stores.postgres_connection import AWAY, PAUSE_S, Connection, NoConnection, Pool, is_lost, outcome_of
+from antiphon.stores.postgres_play import BECAME, BEGIN_WRITE, ask, end, played
+from antiphon.stores.script import Scene
 
 GROUP_MAX: Final = 256
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """One statement is held in memory whole, here and there."""
 ATTEMPTS_MAX: Final = 3
+QUESTIONS_MAX: Final = 50
 AGAIN: Final = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
@@ -68,6 +69,9 @@ class Lane(Generic[J]):
                 values = [outcome] * len(group) if isinstance(outcome, BaseException) else outcome
                 for (_, done), value in zip(group, values, strict=True):
                     _settle(done, value)
+                if isinstance(values[0], NoConnection):  # the next group would only wait for the same again
+                    while self._queue:
+                        _settle(self._queue.popleft()[-1], values[0])
         finally:
             self._working = None
 
@@ -92,7 +96,12 @@ def _settle(done: "asyncio.Future[Any]", value: Any) -> None:
 
 
 class Unsure(StorageError):
-    """The response may not have been saved. (the connection to the database ended while it was)"""
+    """It is not known whether this was stored: the connection to the database ended meanwhile."""
+
+    def __init__(self, transaction: str, values: list[Any]) -> None:
+        super().__init__()
+        self.transaction = transaction
+        self.values = values
 
 
 class Scripts:
@@ -108,7 +117,7 @@ class Scripts:
                 outcome = await self._tried(scenes)
         if isinstance(outcome, list):
             return outcome
-        if isinstance(outcome, Unsure) or is_lost(outcome):
+        if isinstance(outcome, Unsure | NoConnection) or is_lost(outcome):
             return [outcome] * len(scenes)
         return [await self._commit_one(scene) for scene in scenes]
 
@@ -123,24 +132,40 @@ class Scripts:
 
     async def _tried(self, scenes: Sequence[Scene[Any]]) -> Any:
         """Their values, or the exception that kept all of them from being written."""
-        return await outcome_of(self._pool.run(partial(_all, scenes)))
+        outcome = await outcome_of(self._pool.run(partial(_all, scenes)))
+        return await self._cleared_up(outcome) if isinstance(outcome, Unsure) else outcome
+
+    async def _cleared_up(self, unsure: Unsure) -> Any:
+        """The database knows for long what became of a transaction, but not while the process that ran it still dies."""
+        job = partial(ask, queries=[(BECAME, (unsure.transaction,))])
+        for _ in range(QUESTIONS_MAX):
+            answer = await outcome_of(self._pool.run(job))
+            if answer == [[("committed",)]]:
+                return unsure.values
+            if answer == [[("aborted",)]]:
+                return unsure.__cause__  # the connection was lost, and nothing is written
+            if isinstance(answer, NoConnection):
+                break
+            await asyncio.sleep(PAUSE_S)
+        return unsure
 
 
 async def _all(scenes: Sequence[Scene[T]], connection: Connection) -> list[T]:
     """One transaction."""
-    begin: Query | None = BEGIN_WRITE
-    values = []
+    values: list[T] = []
     try:
-        for scene in scenes:
-            values.append(await played(scene, connection, begin))
-            begin = None
+        value, (_, ((transaction,),)) = await played(scenes[0], connection, BEGIN_WRITE)
+        values.append(value)
+        for scene in scenes[1:]:
+            value, _ = await played(scene, connection)
+            values.append(value)
     except BaseException:
         await end(connection, "ROLLBACK")
         raise
     try:
         await end(connection, "COMMIT")
-    except psycopg.OperationalError as error:
+    except AWAY as error:
         if is_lost(error):
-            raise Unsure from error
+            raise Unsure(transaction, values) from error
         raise
     return values
