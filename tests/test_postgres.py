@@ -1,11 +1,14 @@
 """What only a database over a network goes through: restarts, several servers, migrations under load, an import."""
 
 import asyncio
+import itertools
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +28,9 @@ from antiphon.stores import listing, postgres_connection, postgres_play, postgre
 from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_writer import Unsure
+from antiphon.stores.script import Query, Row
 from antiphon.wire.conversation import Conversation
+from antiphon.wire.response import ConversationUse
 from tests import test_file_store, test_store_conversations
 from tests.conftest import WAIT_S
 from tests.postgres import Cluster
@@ -37,6 +42,7 @@ from tests.test_store import (
     context,
     erased,
     found,
+    ids,
     key,
     made,
     named_queries,
@@ -360,25 +366,45 @@ async def test_of_a_commit_whose_end_was_not_seen_the_database_is_asked(
 ) -> None:
     lost = 0
 
-    async def lose_one(connection: psycopg.AsyncConnection[Any], how: str) -> None:
+    async def lose_one(connection: psycopg.AsyncConnection[Any]) -> None:
         nonlocal lost
-        if lost or is_committed:
-            await postgres_play.end(connection, how)
         lost += 1
+        if lost > 1 or is_committed:
+            await postgres_play.commit(connection)
         if lost == 1:
             await connection.close()
             raise psycopg.OperationalError("gone")
 
-    monkeypatch.setattr("antiphon.stores.postgres_writer.end", lose_one)
+    monkeypatch.setattr("antiphon.stores.postgres_writer.commit", lose_one)
     await asyncio.gather(store.add_key(key("a")), store.add_key(key("b")))
     assert lost == (1 if is_committed else 2)
     assert list(await store.keys()) == [key("a"), key("b")]
 
 
+async def test_what_is_reported_is_committed_also_where_the_connection_ends_before_the_commit(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def ask_and_lose(connection: psycopg.AsyncConnection[Any], queries: Sequence[Query]) -> list[list[Row]]:
+        nonlocal asked
+        asked += 1
+        answers = await postgres_play_ask(connection, queries)
+        if asked == 1:
+            await connection.close()
+        return answers
+
+    postgres_play_ask = postgres_play.ask
+    monkeypatch.setattr(postgres_play, "ask", ask_and_lose)
+    await store.add_key(key("a"))
+    monkeypatch.undo()
+    assert list(await store.keys()) == [key("a")]
+
+
 async def test_a_commit_that_nobody_knows_of_is_an_error_for_all_of_its_group(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def lose(connection: psycopg.AsyncConnection[Any], how: str) -> None:
+    async def lose(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.close()
         raise psycopg.OperationalError("gone")
 
@@ -386,7 +412,7 @@ async def test_a_commit_that_nobody_knows_of_is_an_error_for_all_of_its_group(
         raise psycopg.OperationalError("refused")
 
     await store.add_key(key("first"))
-    monkeypatch.setattr("antiphon.stores.postgres_writer.end", lose)
+    monkeypatch.setattr("antiphon.stores.postgres_writer.commit", lose)
     monkeypatch.setattr(store._writing, "connect", refuse)
     monkeypatch.setattr(store._writing, "_patience_s", 0)
     outcomes = await asyncio.gather(store.add_key(key("a")), store.add_key(key("b")), return_exceptions=True)
@@ -440,38 +466,68 @@ async def test_a_request_that_finds_all_connections_in_use_is_told_so(
 # -- a database that goes away
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_restart_under_load_loses_nothing_that_was_reported(
+class Load:
+    """Many at work at once, and what was reported to them."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self.store = store
+        self.saved: list[str] = []
+        self.joined: dict[str, list[str]] = {f"conv_{number}": [] for number in range(5)}
+        self.is_going = True
+
+    async def work(self) -> None:
+        loners = [self._alone(worker) for worker in range(15)]
+        async with asyncio.TaskGroup() as group:
+            for one in (*loners, *map(self._converse, self.joined)):
+                group.create_task(one)
+
+    async def _alone(self, worker: int) -> None:
+        for number in itertools.takewhile(lambda _: self.is_going, itertools.count()):
+            await turn(self.store, f"{worker}_{number}")
+            self.saved.append(f"{worker}_{number}")
+            assert await self.store.has("p", f"resp_{worker}_{number}")
+
+    async def _converse(self, conversation_id: str) -> None:
+        conversations = self.store.conversations
+        await conversations.add("p", replace(A, id=conversation_id), ())
+        for number in itertools.takewhile(lambda _: self.is_going, itertools.count()):
+            response = replace(made(f"{conversation_id}_{number}"), conversation=ConversationUse(id=conversation_id))
+            lock = Lock(project="p", conversation_id=conversation_id, response_id=response.id)
+            version = await conversations.version("p", conversation_id)
+            await conversations.lock(lock, version=version, now=1, until=9)
+            await self.store.save("p", response, (said(f"in_{number}"),), ())
+            self.joined[conversation_id] += [f"in_{number}", f"out_{conversation_id}_{number}"]
+
+    async def more(self, count: int) -> None:
+        goal = len(self.saved) + count
+        await until(lambda: result(len(self.saved) > goal))
+
+
+def restart(cluster: Cluster, mode: str) -> None:
+    if mode == "crash":  # of one of its processes, and it begins anew by itself
+        ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'antiphon' LIMIT 1"
+        os.kill(int(str(cluster.execute(ours)[0][0])), signal.SIGKILL)
+    else:
+        cluster.stop(mode)
+        cluster.start()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate", "crash"])
+async def test_a_restart_under_load_loses_nothing_repeats_nothing_and_fails_nothing(
     store: PostgresStore, cluster: Cluster, mode: str
 ) -> None:
-    saved: list[str] = []
-    errors: list[Exception] = []
-    going = True
+    load = Load(store)
+    working = asyncio.create_task(load.work())
+    for _ in range(2):
+        await load.more(30)
+        await asyncio.to_thread(restart, cluster, mode)
+    await load.more(30)
+    load.is_going = False
+    await working
 
-    async def work(worker: int) -> None:
-        number = 0
-        while going:
-            name = f"{worker}_{number}"
-            number += 1
-            try:
-                await turn(store, name)
-                saved.append(name)
-                assert await store.response("p", f"resp_{name}")
-            except StorageError as error:
-                errors.append(error)
-
-    working = [asyncio.create_task(work(worker)) for worker in range(20)]
-    await until(lambda: result(len(saved) > 50))
-    await asyncio.to_thread(cluster.stop, mode)
-    await asyncio.to_thread(cluster.start)
-    before = len(saved)
-    await until(lambda: result(len(saved) > before + 50))
-    going = False
-    await asyncio.gather(*working)
-
-    stored = await asyncio.gather(*(store.response("p", f"resp_{name}") for name in saved))
-    assert [name for name, response in zip(saved, stored, strict=True) if not response] == []
-    assert errors == []  # it was back before anybody lost patience
+    assert all(await asyncio.gather(*(store.has("p", f"resp_{name}") for name in load.saved)))
+    for conversation_id, joined in load.joined.items():
+        assert ids((await store.conversations.context("p", conversation_id))[1]) == joined
 
 
 async def result(value: bool) -> bool:

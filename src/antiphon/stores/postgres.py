@@ -25,7 +25,7 @@ from antiphon.stores.listing import Bounds, Search, step
 from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, NoConnection, Pool, is_lost, reason
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
-from antiphon.stores.postgres_writer import Lane, Scripts
+from antiphon.stores.postgres_writer import ATTEMPTS_MAX, Lane, Scripts
 from antiphon.stores.responses import Reading
 from antiphon.stores.script import Row, Scene, Script
 from antiphon.wire.items import Item
@@ -165,12 +165,13 @@ class PostgresStore:
     async def run(self, job: Job[T]) -> T:
         """A job that only reads."""
         async with self._explained(UNREADABLE):
-            try:
-                return await self._pool.run(job)
-            except psycopg.Error as error:
-                if not is_lost(error):
-                    raise
-            return await self._pool.run(job)  # on another connection
+            for _ in range(ATTEMPTS_MAX - 1):
+                try:
+                    return await self._pool.run(job)
+                except psycopg.Error as error:
+                    if not is_lost(error):
+                        raise
+            return await self._pool.run(job)
 
     @asynccontextmanager
     async def _explained(self, failure: str) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: making, lending and mending them, and what may go wrong. Knows no row of ours."""
 
 import asyncio
+import logging
 import os
 import select
 import socket
@@ -40,6 +41,8 @@ SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'; SET lock_timeout = '{LOCK_TIME
 SET idle_in_transaction_session_timeout = '{STATEMENT_TIMEOUT_S}s';
 SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off"""
 """The last three: every query of ours reads a few rows by an index, whatever a table's statistics make of it."""
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of, a lost connection, is an error of ours already
 
 T = TypeVar("T")
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]

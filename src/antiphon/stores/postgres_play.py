@@ -14,12 +14,8 @@ from antiphon.stores.postgres_connection import Connection
 from antiphon.stores.script import Query, Row, Scene
 
 BEGIN_READ: Final[Query] = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
-BEGIN_WRITE: Final[Sequence[Query]] = (
-    ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ()),
-    ("SELECT pg_current_xact_id()::text", ()),
-)
-"""What a script holds it then reads as it is by now: see `script.HOLD`. The id tells what became of it: see below."""
-BECAME: Final = "SELECT pg_xact_status(?::text::xid8)"
+BEGIN_WRITE: Final[Query] = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
+"""What a script holds it then reads as it is by now: see `script.HOLD`."""
 INDEXED: Final = re.compile(r" INDEXED BY \w+")
 """SQLite is told which index leads; PostgreSQL finds it."""
 ALSO: Final = re.compile(r"/\* (.+?) \*/")
@@ -70,29 +66,33 @@ async def _rows(cursor: "psycopg.AsyncCursor[tuple[Any, ...]]") -> list[Row]:
     return [tuple(restored(value) if type(value) is str else value for value in row) for row in rows]
 
 
-async def played(scene: Scene[T], connection: Connection, first: Sequence[Query] = ()) -> tuple[T, list[list[Row]]]:
-    """What the script comes to. `first` is asked with the first of its queries, and what they answer is given too."""
+async def played(scene: Scene[T], connection: Connection, first: Sequence[Query] = ()) -> T:
+    """What the script comes to. `first` is asked with the first of its queries."""
     script = scene()
-    told: list[list[Row]] = []
     try:
-        queries = next(script)
-        answers = await ask(connection, [*first, *queries])
-        told, answers = answers[: len(first)], answers[len(first) :]
+        answers = (await ask(connection, [*first, *next(script)]))[len(first) :]
         while True:
             answers = await ask(connection, script.send(answers))
     except StopIteration as end:
-        return end.value, told
+        value: T = end.value
+        return value
 
 
 async def read(scene: Scene[T], connection: Connection) -> T:
     """All its queries see one moment."""
     try:
-        return (await played(scene, connection, [BEGIN_READ]))[0]
+        return await played(scene, connection, [BEGIN_READ])
     finally:
-        await end(connection, "COMMIT")
+        await roll_back(connection)  # nothing to keep
 
 
-async def end(connection: Connection, how: str) -> None:
-    """Ends the transaction that is under way, if one is; of a connection that is lost, nothing is left to end."""
+async def commit(connection: Connection) -> None:
+    """Returns when it is committed, and only then: a connection that is lost raises, whenever that was noticed."""
+    cursor = await connection.execute("COMMIT")
+    assert cursor.statusmessage == "COMMIT"  # of a transaction that failed, it would be ROLLBACK
+
+
+async def roll_back(connection: Connection) -> None:
+    """If there is something left to roll back."""
     if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        await connection.execute(how.encode())
+        await connection.execute("ROLLBACK")

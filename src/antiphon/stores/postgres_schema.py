@@ -25,6 +25,9 @@ TABLE_WAIT_S: Final = 1
 ATTEMPTS_MAX: Final = 30
 PAUSE_S: Final = 0.2
 
+FORGET: Final = "DELETE FROM last_commits WHERE made_at < now() - interval '7 days'"
+"""Servers that are no more."""
+
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -32,12 +35,13 @@ def prepare(url: str) -> list[Migration]:
     """Applies what is missing; gives what it applied. Raises SettingsError."""
     with connect_now(url) as connection:
         try:
-            missing = pending(DIALECT, version(connection))
-            return migrate(connection) if missing else []
+            applied = migrate(connection) if pending(DIALECT, version(connection)) else []
+            connection.execute(FORGET)
         except psycopg.Error as error:
             raise SettingsError(
                 f"The database {without_password(url)} cannot be brought up to date: {reason(error)}."
             ) from error
+    return applied
 
 
 def version(connection: Connection) -> int:

@@ -7,10 +7,11 @@ How it works. Two lanes, each with one group under way while the next gathers:
 
 What fails is done again one by one, so that only the guilty one fails. A connection that ends before a transaction is
 committed cost nothing: it is done again on another. One that ends at the very commit leaves open what became of it:
-then saves are looked up, and of scripts the database is asked whether it committed their transaction.
+then saves are looked up, and of scripts, the sign that each transaction leaves behind.
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -19,20 +20,24 @@ from typing import Any, Final, Generic, TypeVar
 import psycopg
 
 from antiphon.errors import StorageError
-from antiphon.stores.postgres_connection import AWAY, PAUSE_S, Connection, NoConnection, Pool, is_lost, outcome_of
-from antiphon.stores.postgres_play import BECAME, BEGIN_WRITE, ask, end, played
-from antiphon.stores.script import Scene
+from antiphon.stores.postgres_connection import AWAY, Connection, NoConnection, Pool, is_lost, outcome_of
+from antiphon.stores.postgres_play import BEGIN_WRITE, ask, commit, played, roll_back
+from antiphon.stores.script import HOLD, Query, Scene
 
 GROUP_MAX: Final = 256
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """One statement is held in memory whole, here and there."""
 ATTEMPTS_MAX: Final = 3
-QUESTIONS_MAX: Final = 50
 AGAIN: Final = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.ForeignKeyViolation,  # a parent and its child, erased and saved at the same moment
 )
+
+SIGN: Final = """
+INSERT INTO last_commits (server, token) VALUES (?, ?)
+ON CONFLICT (server) DO UPDATE SET token = excluded.token, made_at = now()"""
+READ_SIGN: Final = f"SELECT token FROM last_commits WHERE server = ? {HOLD}"  # noqa: S608 - constants only
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -98,9 +103,8 @@ def _settle(done: "asyncio.Future[Any]", value: Any) -> None:
 class Unsure(StorageError):
     """It is not known whether this was stored: the connection to the database ended meanwhile."""
 
-    def __init__(self, transaction: str, values: list[Any]) -> None:
+    def __init__(self, values: list[Any]) -> None:
         super().__init__()
-        self.transaction = transaction
         self.values = values
 
 
@@ -109,6 +113,8 @@ class Scripts:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._server = secrets.token_hex(8)
+        self._token = 0
 
     async def commit(self, scenes: Sequence[Scene[Any]]) -> list[Any]:
         outcome = await self._tried(scenes)
@@ -132,40 +138,36 @@ class Scripts:
 
     async def _tried(self, scenes: Sequence[Scene[Any]]) -> Any:
         """Their values, or the exception that kept all of them from being written."""
-        outcome = await outcome_of(self._pool.run(partial(_all, scenes)))
+        self._token += 1
+        sign = (SIGN, (self._server, self._token))
+        outcome = await outcome_of(self._pool.run(partial(_all, scenes, [BEGIN_WRITE, sign])))
         return await self._cleared_up(outcome) if isinstance(outcome, Unsure) else outcome
 
     async def _cleared_up(self, unsure: Unsure) -> Any:
-        """The database knows for long what became of a transaction, but not while the process that ran it still dies."""
-        job = partial(ask, queries=[(BECAME, (unsure.transaction,))])
-        for _ in range(QUESTIONS_MAX):
+        """What was committed last tells; it is held back as long as another process of the database is still at it."""
+        job = partial(ask, queries=[(READ_SIGN, (self._server,))])
+        for _ in range(ATTEMPTS_MAX):
             answer = await outcome_of(self._pool.run(job))
-            if answer == [[("committed",)]]:
-                return unsure.values
-            if answer == [[("aborted",)]]:
-                return unsure.__cause__  # the connection was lost, and nothing is written
-            if isinstance(answer, NoConnection):
-                break
-            await asyncio.sleep(PAUSE_S)
+            if not isinstance(answer, BaseException):
+                is_committed = answer == [[(self._token,)]]
+                return unsure.values if is_committed else unsure.__cause__  # else the connection was lost, no more
         return unsure
 
 
-async def _all(scenes: Sequence[Scene[T]], connection: Connection) -> list[T]:
-    """One transaction."""
+async def _all(scenes: Sequence[Scene[T]], first: Sequence[Query], connection: Connection) -> list[T]:
+    """One transaction, which `first` begins."""
     values: list[T] = []
     try:
-        value, (_, ((transaction,),)) = await played(scenes[0], connection, BEGIN_WRITE)
-        values.append(value)
-        for scene in scenes[1:]:
-            value, _ = await played(scene, connection)
-            values.append(value)
+        for scene in scenes:
+            has_begun = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+            values.append(await played(scene, connection, () if has_begun else first))
     except BaseException:
-        await end(connection, "ROLLBACK")
+        await roll_back(connection)
         raise
     try:
-        await end(connection, "COMMIT")
+        await commit(connection)
     except AWAY as error:
         if is_lost(error):
-            raise Unsure(transaction, values) from error
+            raise Unsure(values) from error
         raise
     return values

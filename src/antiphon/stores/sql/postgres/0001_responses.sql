@@ -66,3 +66,11 @@ END $$;
 
 CREATE TRIGGER api_keys_changed AFTER INSERT OR UPDATE OR DELETE ON api_keys
 FOR EACH STATEMENT EXECUTE FUNCTION api_keys_changed();
+
+-- What each server committed last. A server that lost its connection at a commit finds here whether it was made; the
+-- number of a transaction would not tell, since after a crash it may be given again.
+CREATE TABLE last_commits (
+  server TEXT PRIMARY KEY,
+  token BIGINT NOT NULL,
+  made_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
