@@ -24,7 +24,7 @@ from antiphon import stores
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import Lock, Order, Quota, Store
 from antiphon.errors import ConversationLocked, SettingsError, StorageError
-from antiphon.stores import listing, postgres_connection, postgres_play, postgres_saves, postgres_schema, sql
+from antiphon.stores import files, listing, postgres_connection, postgres_play, postgres_saves, postgres_schema, sql
 from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_writer import Unsure
@@ -186,12 +186,18 @@ async def test_what_no_text_of_postgresql_may_hold_comes_back_as_it_was(store: P
     assert await store.response("p", "resp_\0") is None
 
 
-@pytest.mark.parametrize("name", [*named_queries(), "READ_BODY of a save", "SAVE"])
+QUERIES = {
+    **named_queries(),
+    **{f"files: {name}": text for name, text in vars(files).items() if name.isupper() and " WHERE " in str(text)},
+    "READ_BODY of a save": postgres_saves.READ_BODY,
+    "SAVE": postgres_saves.SAVE,
+}
+del QUERIES["READ_KEYS"]  # all keys are what it is for
+
+
+@pytest.mark.parametrize("name", QUERIES)
 def test_no_query_reads_a_whole_table(database: str, name: str) -> None:
-    if name == "READ_KEYS":
-        return  # all keys are what it is for
-    own = {"READ_BODY of a save": postgres_saves.READ_BODY, "SAVE": postgres_saves.SAVE}
-    assert whole(database, own.get(name) or named_queries()[name]) == []
+    assert whole(database, QUERIES[name]) == []
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -698,6 +704,9 @@ async def test_a_child_that_is_saved_while_its_parent_is_erased_has_its_whole_hi
 # -- migrations
 
 
+ALL = [one.version for one in sql.pending("postgres", 0)]
+
+
 def versions(address: str) -> list[int]:
     return [row[0] for row in run(address, "SELECT version FROM migrations ORDER BY version")]
 
@@ -711,7 +720,7 @@ def test_a_database_that_other_programs_use_is_shared(cluster: Cluster) -> None:
     address = cluster.make("shared")
     cluster.execute("CREATE TABLE public.responses (theirs int)", "shared")
     applied = postgres_schema.prepare(address)
-    assert versions(address) == [one.version for one in applied] == [1, 2, 3, 4]
+    assert versions(address) == [one.version for one in applied] == ALL
     assert postgres_schema.prepare(address) == []
     assert cluster.execute("SELECT count(*) FROM public.responses", "shared") == [(0,)]
 
@@ -719,7 +728,7 @@ def test_a_database_that_other_programs_use_is_shared(cluster: Cluster) -> None:
 async def test_several_servers_may_make_one_new_database_at_once(cluster: Cluster) -> None:
     address = cluster.make("new")
     opening = (asyncio.to_thread(postgres_schema.prepare, address) for _ in range(6))
-    assert sorted(map(len, await asyncio.gather(*opening))) == [0] * 5 + [4]
+    assert sorted(map(len, await asyncio.gather(*opening))) == [0] * 5 + [len(ALL)]
 
 
 def test_a_newer_database_is_refused(cluster: Cluster) -> None:
@@ -742,7 +751,7 @@ async def test_a_migration_runs_while_the_version_before_goes_on(cluster: Cluste
     """What a later version may do to a table that is in use, with a transaction in its way for a while."""
     address = cluster.make("live")
     later = sql.Migration(
-        5, "0005_later.sql", "ALTER TABLE responses ADD COLUMN later BIGINT; CREATE TABLE later_rows (n BIGINT)"
+        ALL[-1] + 1, "later.sql", "ALTER TABLE responses ADD COLUMN later BIGINT; CREATE TABLE later_rows (n BIGINT)"
     )
     store = open_postgres(address)
     before = [turn(store, f"before_{number}") for number in range(20)]
@@ -761,16 +770,19 @@ async def test_a_migration_runs_while_the_version_before_goes_on(cluster: Cluste
     await turn(store, "after", after="meanwhile")
     assert await store.delete("p", "resp_before_1")
     assert len(await found(store, query())) == 21
-    assert versions(address)[-1] == 5
+    assert versions(address)[-1] == later.version
     await store.close()
 
 
 async def test_a_migration_that_fails_leaves_nothing(cluster: Cluster) -> None:
     address = cluster.make("failing")
-    broken = [*sql.pending("postgres", 0), sql.Migration(5, "0005.sql", "CREATE TABLE half (n int); SELECT nonsense")]
+    broken = [
+        *sql.pending("postgres", 0),
+        sql.Migration(ALL[-1] + 1, "broken.sql", "CREATE TABLE half (n int); SELECT nonsense"),
+    ]
     with postgres_connection.connect_now(address) as connection, pytest.raises(psycopg.Error):
         postgres_schema.migrate(connection, broken)
-    assert versions(address) == [1, 2, 3, 4]
+    assert versions(address) == ALL
     assert run(address, "SELECT to_regclass('half')") == [(None,)]
     assert postgres_schema.prepare(address) == []
 

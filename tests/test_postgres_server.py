@@ -12,9 +12,9 @@ import openai
 import pytest
 from msgspec.structs import replace
 
-from antiphon import app, config, migration
+from antiphon import app, migration, origins
 from antiphon.config import Limits, Settings, Storage
-from antiphon.core.ports import FileQuery, Lock, Store
+from antiphon.core.ports import CopyBounds, FileQuery, Lock, Store
 from antiphon.crypto import Secret
 from antiphon.errors import SettingsError
 from antiphon.stores.sqlite import SqliteStore
@@ -65,9 +65,9 @@ def test_a_secret_of_the_settings_goes_before_the_file(scripted: Settings) -> No
 
 def test_the_secret_is_read_from_the_environment() -> None:
     environ = {"ANTIPHON_SERVER__SECRET_ENV": "OURS", "OURS": SECRET, "HOME": "."}
-    assert config.load(None, environ).server.secret == SECRET
+    assert origins.load(None, environ).server.secret == SECRET
     with pytest.raises(SettingsError, match=r"server\.secret_env: the environment variable OURS is not set"):
-        config.load(None, environ | {"OURS": ""})
+        origins.load(None, environ | {"OURS": ""})
 
 
 ADDRESS = "postgresql://ann:geheim@db.internal:5432/antiphon?sslpassword=verborgen&password=heimlich&x=1"
@@ -199,6 +199,8 @@ async def filled(file: Path) -> SqliteStore:
     await store.files.delete("p", "file-b", test_file_store.NOW)
     await store.files.add_upload("p", test_file_store.begun("u"), test_file_store.ROOMY)
     await test_file_store.add_part(store.files, "u", "x")
+    await store.files.reserve("copy-a", 1)
+    await store.files.keep_copy("digest", "copy-a", 5, CopyBounds(copies_max=9, bytes_max=99), 1)
     return store
 
 
@@ -220,8 +222,8 @@ async def everything(store: Store) -> list[Any]:
             await store.files.parts(project, "upload_u"),
         ]
     now = test_file_store.NOW + 10**6
-    loose = sorted(await store.files.loose(now, 9))
-    return [*answers, await store.conversations.context("p", A.id), list(await store.keys()), loose]
+    answers += [sorted(await store.files.loose(now, 9)), await store.files.copy("digest"), list(await store.keys())]
+    return [*answers, await store.conversations.context("p", A.id)]
 
 
 async def test_an_imported_database_answers_as_the_first_did_and_goes_on(database: str, tmp_path: Path) -> None:
