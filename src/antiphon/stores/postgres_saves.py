@@ -8,6 +8,7 @@ from antiphon.errors import StorageError
 from antiphon.stores import conversations, sql
 from antiphon.stores.postgres_connection import Connection, NoConnection, Pool, is_lost, outcome_of
 from antiphon.stores.postgres_play import ask, escaped
+from antiphon.stores.postgres_writer import AGAIN, ATTEMPTS_MAX
 from antiphon.stores.script import Query, Row, Script
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -78,17 +79,20 @@ class Saves:
         return outcomes
 
     async def _commit(self, savings: Sequence[Saving]) -> list[Any]:
-        answer = await self._tried(savings)
-        if is_lost(answer):
-            # What is stored by now, the lost statement saved.
-            answer = await self._tried(savings, may_be_saved=True)
+        answer: Any = None
+        may_be_saved = False
+        for _ in range(ATTEMPTS_MAX):
+            answer = await self._tried(savings, may_be_saved=may_be_saved)
+            may_be_saved |= is_lost(answer)  # what is stored by then, the lost statement saved
+            if not is_lost(answer) and not isinstance(answer, AGAIN):
+                break
         if isinstance(answer, list):
             return answer
         if len(savings) == 1 or isinstance(answer, NoConnection) or is_lost(answer):
             return [answer] * len(savings)
         return [(await self._commit([saving]))[0] for saving in savings]
 
-    async def _tried(self, savings: Sequence[Saving], *, may_be_saved: bool = False) -> Any:
+    async def _tried(self, savings: Sequence[Saving], *, may_be_saved: bool) -> Any:
         job = partial(_save, savings, may_be_saved)
         return await outcome_of(self._pool.run(job))
 
