@@ -137,7 +137,8 @@ class Pool:
 
     async def _run(self, job: Job[T]) -> T:
         try:
-            await asyncio.wait_for(self._free.acquire(), TURN_TIMEOUT_S)
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._free.acquire()
         except TimeoutError:
             raise NoConnection("all connections to the database are in use") from None
         try:

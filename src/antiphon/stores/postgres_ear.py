@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
-from antiphon.stores.postgres_connection import AWAY, Connection, Pool, cut
+from antiphon.stores.postgres_connection import Connection, Pool, cut
 
 HEARTBEAT_S: Final = 5.0
 """A connection that has died in silence is noticed after it: until then, what is told is not heard."""
@@ -37,7 +38,7 @@ class Ear:
 
     async def _listen_for_ever(self) -> None:
         while True:
-            with suppress(*AWAY):
+            with suppress(psycopg.Error):
                 connection = await self._pool.connect()
                 try:
                     await self._listen(connection)

@@ -137,7 +137,7 @@ def _query(savings: Sequence[Saving], *, with_parents: bool = True) -> Query:
         (
             saving.project,
             escaped(saving.response.id),
-            saving.response.previous_response_id if with_parents else None,
+            escaped(saving.response.previous_response_id or "") or None if with_parents else None,
             saving.text_bytes,
             saving.response.status,
             escaped(saving.response.model),

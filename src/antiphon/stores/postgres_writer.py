@@ -115,6 +115,7 @@ class Scripts:
         self._pool = pool
         self._server = secrets.token_hex(8)
         self._token = 0
+        self._has_signed = False
 
     async def commit(self, scenes: Sequence[Scene[Any]]) -> list[Any]:
         outcome = await self._tried(scenes)
@@ -138,6 +139,11 @@ class Scripts:
 
     async def _tried(self, scenes: Sequence[Scene[Any]]) -> Any:
         """Their values, or the exception that kept all of them from being written."""
+        if not self._has_signed:  # from now on there is a row, and who reads it waits for who writes it
+            outcome = await outcome_of(self._pool.run(partial(ask, queries=[(SIGN, (self._server, 0))])))
+            if isinstance(outcome, BaseException):
+                return outcome
+            self._has_signed = True
         self._token += 1
         sign = (SIGN, (self._server, self._token))
         outcome = await outcome_of(self._pool.run(partial(_all, scenes, [BEGIN_WRITE, sign])))
