@@ -345,6 +345,7 @@ async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIter
     inputs = app._inputs(settings, Fetcher(settings.fetch, 1), files, store.files, blobs)
     world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
     engine = Engine(world, Catalog(models), inputs)
+    engine.start()
     asgi = routes.build(engine, files, gate, settings.limits, settings.cors, strict=False)
     async with listening(asgi, settings) as address:
         yield address

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -271,7 +271,7 @@ async def test_a_server_that_stops_lets_a_short_answer_end(scripted: Settings) -
             await one.head()
             first = parsed(await one.piece())
             stopping = asyncio.create_task(server.aclose())
-            await closed_to_others(stage.url)
+            await taking_nothing_new(stage.url)
             stage.model.say(Text("b"), STOP)
             response = final([*first, *await one.frames()])
             await stopping
@@ -280,13 +280,12 @@ async def test_a_server_that_stops_lets_a_short_answer_end(scripted: Settings) -
     assert (await stage.store.next_saved()).status == "completed"
 
 
-async def closed_to_others(url: str) -> None:
-    """Until the server takes no connection any more."""
+async def taking_nothing_new(url: str) -> None:
+    """Until the server says that it is about to stop."""
     async with asyncio.timeout(WAIT_S):
-        with suppress(ConnectionError):
-            while True:
-                async with await Exchange.open(url):
-                    pass
+        while (await ask(url, "GET", "/ready")).status == 200:
+            pass
+    assert (await create(url)).refusal == (503, None, None)
 
 
 # -- the save fails

@@ -330,6 +330,7 @@ async def test_after_kill_9_all_that_was_completed_is_there(tmp_path: Path) -> N
 IN_EACH_DIALECT = {
     "/responses": {"get", "post"},
     "/responses/{response_id}": {"get", "delete"},
+    "/responses/{response_id}/cancel": {"post"},
     "/responses/{response_id}/input_items": {"get"},
     "/responses/compact": {"post"},
     "/models": {"get"},
@@ -338,6 +339,7 @@ IN_EACH_DIALECT = {
 SERVED = {
     "/health": {"get"},
     "/v1/responses/input_tokens": {"post"},
+    "/ready": {"get"},
     "/v1/files": {"post", "get"},
     "/v1/files/{file_id}": {"get", "delete"},
     "/v1/files/{file_id}/content": {"get"},

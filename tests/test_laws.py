@@ -220,7 +220,10 @@ MUTANTS = {
     ),
     "what a vendor sealed is lost": ("            draft.sealed = delta.text\n", ""),
     "a thought is not sealed": ("            done = self._seal(done, draft.sealed)\n", "            pass\n"),
-    "created is not sent": ("        self.append(ev.ResponseCreated(self._sequence, self._response))\n", ""),
+    "created is not sent": (
+        "            self.append(ev.ResponseCreated(self._sequence, self._response))\n",
+        "            pass\n",
+    ),
     "the terminal event loses the output": (
         "            self.response,\n            status=status,",
         "            self.response,\n            output=(),\n            status=status,",

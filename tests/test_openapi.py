@@ -86,7 +86,8 @@ TAKING_NOTHING = (
     "DELETE /v1/conversations/{conversation_id}/items/{item_id}",
     *("GET /v1/files/{file_id}", "DELETE /v1/files/{file_id}", "GET /v1/files/{file_id}/content"),
     "POST /v1/uploads/{upload_id}/cancel",
-    "GET /health",
+    *("POST /v1/responses/{response_id}/cancel", "POST /openresponses/v1/responses/{response_id}/cancel"),
+    *("GET /health", "GET /ready"),
 )
 
 

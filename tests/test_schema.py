@@ -629,7 +629,6 @@ NOT_IN_OPEN_RESPONSES = {
 }
 NOT_SENT = {
     "error": "what fails once a stream has begun ends in response.failed, which both schemas read alike",
-    "response.queued": "waits for background responses",
     **dict.fromkeys(
         (
             *("response.shell_call_command.added", "response.shell_call_command.delta"),

@@ -63,7 +63,8 @@ BAD_REQUESTS: dict[str, tuple[Object, str | None, str | None]] = {
         "previous_response_id",
         "previous_response_not_found",
     ),
-    "what waits for later": ({"background": True}, "background", "unsupported_parameter"),
+    "what waits for later": ({"moderation": {"model": "m"}}, "moderation", "unsupported_parameter"),
+    "a background that is not stored": ({"background": True, "store": False}, "background", None),
     "options without a stream": ({"stream_options": {"include_usage": True}}, "stream_options", None),
     "a choice of no tool": ({"tool_choice": "required"}, "tool_choice", None),
     "a choice of another tool": (
@@ -187,13 +188,13 @@ async def test_a_bad_listing_names_what_is_wrong(client: openai.AsyncOpenAI, que
     assert refused.value.param == param
 
 
-async def test_a_response_cannot_be_streamed_again_yet(client: openai.AsyncOpenAI) -> None:
+async def test_a_response_of_the_foreground_cannot_be_streamed_again(client: openai.AsyncOpenAI) -> None:
     response = await client.responses.create(model=MODEL, input="hello")
 
     with pytest.raises(openai.BadRequestError) as refused:
         await client.responses.retrieve(response.id, stream=True)
 
-    assert (refused.value.param, refused.value.code) == ("stream", "unsupported_parameter")
+    assert (refused.value.param, refused.value.code) == ("stream", "response_not_streamable")
 
 
 # -- who may ask

@@ -115,17 +115,17 @@ _OFFER = re.compile(rb"\r\n(?:upgrade: *h2c|http2-settings:[^\r\n]*) *(?=\r\n|\Z
 
 
 class _Server(uvicorn.Server):
-    """Ends the runs while uvicorn waits for their connections. uvicorn raises the signal it was stopped by again once
-    it is done, which would cut short our own ending."""
+    """Ends the runs before it closes its doors: whoever asks meanwhile is told that no new work is taken.
+
+    uvicorn raises the signal it was stopped by again once it is done, which would cut short our own ending."""
 
     def __init__(self, app: routes.Api, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        stopping = asyncio.create_task(self._app.stop())
+        await self._app.stop()
         await super().shutdown(sockets)
-        await stopping
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -157,6 +157,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         inputs = _inputs(settings, fetcher, files, store.files, kept)
         engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
+        engine.start()
         gate = Gate(
             store,
             key,

@@ -111,6 +111,15 @@ class Limits(Section, frozen=True, kw_only=True):
     """Silence after which a stream gets a comment; proxies commonly cut at 30 to 60 s."""
     shutdown_grace_s: Seconds = 10.0
     """How long running responses may finish when the server is asked to stop."""
+    background_runs_max: Positive = 200
+    background_runs_per_project_max: Positive = 100
+    """Background responses being made at once: by this process, and for one project by all that share the store."""
+    background_queue_max: Annotated[int, Meta(ge=0)] = 1_000
+    """Background responses that wait for their turn; beyond it 429."""
+    background_lease_s: Seconds = 10.0
+    """How long after the last sign of life of the process that makes it another takes a background response over."""
+    background_attempts_max: Positive = 25
+    """Then it fails: perhaps it is what ends the processes that make it."""
     page_chars_max: Positive = 8 * 1024 * 1024
     """Text in one page of a list of responses, which ends early rather than grow beyond it: a hundred large ones are
     gigabytes."""

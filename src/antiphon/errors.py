@@ -5,9 +5,10 @@
     │   ├── InvalidRequest            400, names the parameter
     │   │   ├── MissingParameter · InvalidType · InvalidValue · UnsupportedParameter · UnknownParameter
     │   │   ├── PreviousResponseNotFound · ConversationLocked · MutuallyExclusive
-    │   │   ├── ModelNotFound · ContextLengthExceeded · InvalidEncryptedContent
+    │   │   ├── ModelNotFound · ContextLengthExceeded · InvalidEncryptedContent · NotStreamable
     │   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
-    │   ├── RequestTimeout 408 · BodyTooLarge 413 · UnsupportedMediaType 415 · TooManyRequests 429
+    │   ├── RequestTimeout 408 · RequestUnderWay 409 · BodyTooLarge 413 · UnsupportedMediaType 415
+    │   ├── TooManyRequests 429 · QueueFull 429
     │   └── ServerError 500 · StorageError 500 · ModelError 502 (upstream, worker) · Unavailable 503
     └── SettingsError                 the server cannot start so: shown on the terminal
 
@@ -106,6 +107,13 @@ class MutuallyExclusive(InvalidRequest):
     code = "mutually_exclusive_parameters"
 
 
+class NotStreamable(InvalidRequest):
+    """This response cannot be streamed."""
+
+    code = "response_not_streamable"
+    param = "stream"
+
+
 class ModelNotFound(InvalidRequest):
     """The requested model does not exist."""
 
@@ -161,6 +169,14 @@ class MethodNotAllowed(ApiError):
     type = "invalid_request_error"
 
 
+class RequestUnderWay(ApiError):
+    """The request with this Idempotency-Key is still being carried out. Please try again in a few seconds."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "request_under_way"
+
+
 class RequestTimeout(ApiError):
     """The request body did not arrive in time."""
 
@@ -188,6 +204,12 @@ class TooManyRequests(ApiError):
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
+
+
+class QueueFull(TooManyRequests):
+    """Too many background responses are waiting. Please retry in a few seconds."""
+
+    headers: ClassVar[dict[str, str]] = {"retry-after": "5"}
 
 
 class ServerError(ApiError):

@@ -26,6 +26,8 @@ HEADER_CHARS_MAX = 1_000
 QUICK_BYTES_MAX = 256 * 1024
 """A longer body is decoded in a thread: at some 30 ms a megabyte, all others would wait."""
 
+YES_OR_NO = frozenset({"true", "false"})
+
 D = TypeVar("D")
 
 
@@ -171,6 +173,9 @@ class Query:
                 code=f"integer_{side}_value",
             )
         return value
+
+    def yes(self, name: str) -> bool:
+        return self.choice(name, "false", YES_OR_NO) == "true"
 
     def choice(self, name: str, default: D, supported: frozenset[str]) -> str | D:
         value = self.one(name)

@@ -21,8 +21,8 @@ from antiphon.wire.resources import ResponseList
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
 ORDERS: Final = get_args(Order)
-STATUSES: Final = ("cancelled", "completed", "failed", "incomplete")
-"""Those of ended responses: others are not stored."""
+STATUSES: Final = ("cancelled", "completed", "failed", "in_progress", "incomplete", "queued")
+"""Of what is not finished, background responses alone are listed."""
 TIME_MAX: Final = 10**15
 """In Unix seconds, far beyond any."""
 

@@ -11,6 +11,7 @@ from antiphon import __version__
 from antiphon.api.http import Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
+from antiphon.errors import Unavailable
 from antiphon.wire.actions import (
     ComputerAction,
     ComputerScreenshot,
@@ -56,6 +57,12 @@ class _Meta(Struct, frozen=True):
     async def model(self, call: Call) -> None:
         await send_value(call, await self.engine.model(call.path("model")))
 
+    async def ready(self, call: Call) -> None:
+        """503 from when the server is told to stop: what shares out requests then passes it over."""
+        if not self.engine.is_ready:
+            raise Unavailable
+        await _health(call)
+
 
 async def _health(call: Call) -> None:
     await send_value(call, Health(version=__version__))
@@ -69,6 +76,14 @@ def routes(engine: Engine) -> list[Served]:
             path="/health",
             endpoint=_health,
             summary="Whether the server is up",
+            gives=Health,
+            needs_key=False,
+        ),
+        Served(
+            method="GET",
+            path="/ready",
+            endpoint=it.ready,
+            summary="Whether the server takes new work: 503 while it stops",
             gives=Health,
             needs_key=False,
         ),
@@ -190,7 +205,7 @@ def _refusals(one: Served) -> dict[str, str]:
         }
     if one.takes_file:
         words["408"] = "The body did not arrive in time"
-    if one.streams or one.takes is dict:  # a response is made, in either dialect
+    if one.takes is not None and (one.streams or one.takes is dict):  # a response is made, in either dialect
         words |= {"502": "The model failed to answer", "503": "The server is starting up or shutting down"}
     return dict(sorted(words.items()))
 
@@ -272,4 +287,5 @@ def _is(name: str, value: object) -> dict[str, Any]:
 DEPENDENT: dict[str, dict[str, Any]] = {
     "stream_options": {"anyOf": [_is("stream_options", None), _is("stream", True)]},
     "conversation": {"anyOf": [_is("conversation", None), {"properties": {"previous_response_id": {"type": "null"}}}]},
+    "background": {"anyOf": [{"not": _is("background", True)}, {"not": _is("store", False)}]},
 }

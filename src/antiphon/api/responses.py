@@ -1,20 +1,45 @@
 """/v1/responses and what hangs under it, and the same under the prefix of every other dialect."""
 
+import hashlib
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec import Struct, structs
 
-from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
+from antiphon.api.follow import answer_followed
+from antiphon.api.http import Call, Parameter, Served, decoded, header_value, read_json, send_json, send_value
 from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
+from antiphon.core.plan import Plan
 from antiphon.engine.engine import Engine
+from antiphon.errors import InvalidRequest
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.dialect import DIALECTS, OPENAI, Dialect
 from antiphon.wire.request import CreateResponse, StreamOptions
 from antiphon.wire.resources import DeletedResponse, ItemList
 from antiphon.wire.response import Response
+
+NUMBER_MAX = 2**53
+KEY_CHARS_MAX = 255
+STREAMING = (
+    Parameter(
+        name="stream",
+        schema={"type": "boolean", "default": False},
+        description="The events of a background response that was created with `stream`: all, and then as they come.",
+    ),
+    Parameter(
+        name="starting_after",
+        schema={"type": "integer", "minimum": -1, "maximum": NUMBER_MAX},
+        description="With `stream`: only the events behind the one of this number.",
+    ),
+    Parameter(
+        name="include_obfuscation",
+        schema={"type": "boolean", "default": False},
+        description="With `stream`: pads deltas, so that the sizes of events tell nothing.",
+    ),
+)
 
 
 class _Responses(Struct, frozen=True):
@@ -32,14 +57,29 @@ class _Responses(Struct, frozen=True):
             narrow=call.dialect.narrow,
         )
         request, unknown = await decoded(body, decoding)
-        run = await self.engine.create(call.project, request)
-        headers = {}
-        if unknown:
-            headers[b"antiphon-ignored-parameters"] = header_value(unknown)
-            log.warning("unknown parameters", response=run.id, parameters=unknown[:20])
-        if omitted := run.plan.box.omitted:
-            headers[b"antiphon-omitted-tools"] = header_value(omitted)
-            log.info("hosted tools left out", response=run.id, tools=omitted)
+        key = _key(call) if request.store else None
+        if key is None:
+            await self._create(call, request, unknown)
+            return
+        digest = hashlib.sha256(call.dialect.prefix.encode() + b"\n" + body).digest()
+        response_id, earlier = await self.engine.first(call.project, key, digest)
+        if earlier is not None:
+            await self._show(call, request, earlier, {b"idempotent-replayed": b"true"})
+            return
+        try:
+            await self._create(call, request, unknown, response_id)
+        finally:
+            await self.engine.settle(call.project, key, response_id)
+
+    async def _create(
+        self, call: Call, request: CreateResponse, unknown: tuple[str, ...], response_id: str | None = None
+    ) -> None:
+        if request.background:
+            plan = await self.engine.create_background(call.project, request, response_id)
+            await self._show(call, request, plan.response, _noted(plan, unknown))
+            return
+        run = await self.engine.create(call.project, request, response_id)
+        headers = _noted(run.plan, unknown)
         if not request.stream:
             await answer_whole(run, call, headers)
             return
@@ -52,14 +92,42 @@ class _Responses(Struct, frozen=True):
             keepalive_s=self.limits.keepalive_s,
         )
 
+    async def _show(
+        self, call: Call, request: CreateResponse, response: Response, headers: Mapping[bytes, bytes]
+    ) -> None:
+        """A stored response as the request wants it: whole as it is now, or as a stream from the beginning."""
+        if not request.stream:
+            await send_json(call.scope, call.send, call.dialect.encode(response), headers=headers)
+            return
+        events = await self.engine.follow(call.project, response.id, -1)
+        options = request.stream_options or StreamOptions()
+        await answer_followed(events, call, headers, options=options, keepalive_s=self.limits.keepalive_s)
+
     async def retrieve(self, call: Call) -> None:
         query = call.query()
-        for name, default in (("stream", "false"), ("starting_after", ""), ("include_obfuscation", "false")):
-            query.refuse(name, default)
+        options = StreamOptions(include_obfuscation=query.yes("include_obfuscation"))
+        after = query.integer("starting_after", None, -1, NUMBER_MAX)
+        if query.yes("stream"):
+            if SEALED in included(query):
+                raise InvalidRequest(
+                    f"'{SEALED}' cannot be added to a stream that was made without it.", param="include"
+                )
+            events = await self.engine.follow(call.project, call.path("response_id"), -1 if after is None else after)
+            await answer_followed(events, call, {}, options=options, keepalive_s=self.limits.keepalive_s)
+            return
+        for name, is_asked in (
+            ("starting_after", after is not None),
+            ("include_obfuscation", options != StreamOptions()),
+        ):
+            if is_asked:
+                raise InvalidRequest(f"The '{name}' parameter is only allowed when 'stream' is true.", param=name)
         response = await self.engine.retrieve(call.project, call.path("response_id"))
         if SEALED in included(query):
             response = structs.replace(response, output=self.engine.sealed(call.project, response.output))
         await send_value(call, response)
+
+    async def cancel(self, call: Call) -> None:
+        await send_value(call, await self.engine.cancel(call.project, call.path("response_id")))
 
     async def delete(self, call: Call) -> None:
         response_id = call.path("response_id")
@@ -72,6 +140,25 @@ class _Responses(Struct, frozen=True):
         page = await self.engine.input_items(call.project, call.path("response_id"), **asked(query))
         items = self.engine.sealed(call.project, page.items) if SEALED in included(query) else page.items
         await send_value(call, ItemList.of(items, has_more=page.has_more))
+
+
+def _key(call: Call) -> str | None:
+    key = next((value.decode("latin-1") for name, value in call.scope["headers"] if name == b"idempotency-key"), None)
+    if key is not None and not 0 < len(key) <= KEY_CHARS_MAX:
+        raise InvalidRequest(f"The Idempotency-Key must have from 1 to {KEY_CHARS_MAX} characters.")
+    return key
+
+
+def _noted(plan: Plan, unknown: tuple[str, ...]) -> dict[bytes, bytes]:
+    """What of the request was left out: the headers that say so."""
+    headers = {}
+    if unknown:
+        headers[b"antiphon-ignored-parameters"] = header_value(unknown)
+        log.warning("unknown parameters", response=plan.response.id, parameters=unknown[:20])
+    if omitted := plan.box.omitted:
+        headers[b"antiphon-omitted-tools"] = header_value(omitted)
+        log.info("hosted tools left out", response=plan.response.id, tools=omitted)
+    return headers
 
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
@@ -101,7 +188,15 @@ def _routes(it: _Responses, dialect: Dialect) -> list[Served]:
             endpoint=it.retrieve,
             summary=f"Retrieve a response, also one still running{whose}",
             gives=response,
-            query=(INCLUDE,),
+            streams=is_described,
+            query=(INCLUDE, *STREAMING),
+        ),
+        Served(
+            method="POST",
+            path=one + "/cancel",
+            endpoint=it.cancel,
+            summary=f"Cancel a background response{whose}",
+            gives=response,
         ),
         Served(
             method="DELETE",

@@ -56,13 +56,13 @@ async def answer_streamed(
         kind = (b"content-type", call.dialect.stream_type)
         await call.send(call.scope["antiphon"].head(200, [kind, *SSE_HEADERS, *headers.items()]))
         frame = call.dialect.frame
-        writer = _Writer(run.log, _noisy(frame) if options.include_obfuscation else frame, call.send, keepalive_s)
+        writer = _Writer(run.log, noisy(frame) if options.include_obfuscation else frame, call.send, keepalive_s)
         try:
             await writer.is_done
         finally:
             await writer.close()
-        ending = _usage_frame(run.response) + codec.DONE if options.include_usage else codec.DONE
-        await call.send(_body(ending, more=False))
+        ending = usage_frame(run.response) + codec.DONE if options.include_usage else codec.DONE
+        await call.send(body(ending, more=False))
     except asyncio.CancelledError:
         run.cancel()
         raise
@@ -96,7 +96,7 @@ async def _await_model(run: Run, timeout_s: float) -> None:
         raise run.error
 
 
-def _noisy(frame: Callable[[Event], bytes]) -> Callable[[Event], bytes]:
+def noisy(frame: Callable[[Event], bytes]) -> Callable[[Event], bytes]:
     """Frames whose sizes tell nothing (`stream_options.include_obfuscation`)."""
     return lambda event: codec.obfuscated(event, frame(event), _noise)
 
@@ -149,7 +149,7 @@ class _Writer:
     def _put(self, data: bytes) -> None:
         """Takes the first step of sending by hand: it is the last one too unless the client is slow."""
         self._last = self._loop.time()
-        sending = cast("Coroutine[Any, Any, None]", self._send(_body(data, more=True)))
+        sending = cast("Coroutine[Any, Any, None]", self._send(body(data, more=True)))
         try:
             waits_for = sending.send(None)
         except StopIteration:
@@ -187,11 +187,11 @@ def _go_on(begun: Coroutine[Any, Any, None], waits_for: object) -> Generator[obj
             return
 
 
-def _body(data: bytes, *, more: bool) -> Message:
+def body(data: bytes, *, more: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def _usage_frame(response: Response) -> bytes:
+def usage_frame(response: Response) -> bytes:
     """The extra frame of `stream_options.include_usage`: no event, not numbered, not logged."""
     chunk = {
         "object": "response.chunk",

@@ -43,6 +43,7 @@ from antiphon.core.calls import Calls, GatheredCall, HostedRequest, Refused
 from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.core.drafts import CALLS, EMPTY, PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart, PartKind
 from antiphon.core.ids import NewId
+from antiphon.core.past import NOTHING_YET, Past
 from antiphon.core.ports import TextCheck
 from antiphon.core.toolbox import Callee, Streamed
 from antiphon.wire import events as ev
@@ -84,9 +85,11 @@ class Builder:
         checks: Mapping[str, TextCheck] = {},
         thought_as_summary: bool = False,
         seal: SealThought = lambda thought, _: thought,
+        past: Past = NOTHING_YET,
     ) -> None:
         """`response` is the skeleton: in progress, without output. By the tools' names: `callees` are what calls
-        become, `allowed` may be called (None: all), `checks` judge the input of custom tools. `seal` is pure."""
+        become, `allowed` may be called (None: all), `checks` judge the input of custom tools. `seal` is pure. `past` is
+        what another builder told of this response."""
         assert response.status == "in_progress"
         assert not response.output
         self._response = response
@@ -96,13 +99,14 @@ class Builder:
         self._checks = checks
         self._parts = PARTS | {Thought: THOUGHT_AS_SUMMARY} if thought_as_summary else PARTS
         self._seal = seal
-        self._items: list[OutputItem | None] = []
-        self._drafts: dict[tuple[type, str], Draft] = {}
+        self._is_begun = past.is_begun
+        self._items = list(past.items)
+        self._drafts = dict(past.drafts)
         self._gathered: dict[str, GatheredCall] = {}
         self._phase: it.MessagePhase | UnsetType = UNSET
-        self._running: dict[int, HostedCall | Compaction] = {}
+        self._running = dict(past.running)
         self._last: Draft | None = None
-        self._sequence = 0
+        self._sequence = past.next_number
         self._pending: list[ev.Event] = []
         self.finished = False
 
@@ -123,8 +127,10 @@ class Builder:
     # -- the beginning
 
     def start(self) -> None:
-        self.append(ev.ResponseCreated(self._sequence, self._response))
-        self.append(ev.ResponseInProgress(self._sequence, self._response))
+        if self._sequence == 0:
+            self.append(ev.ResponseCreated(self._sequence, self._response))
+        if not self._is_begun:
+            self.append(ev.ResponseInProgress(self._sequence, self._response))
 
     # -- what the model says
 

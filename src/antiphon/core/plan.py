@@ -75,6 +75,9 @@ def arranged(
     if request.stream_options is not None and not request.stream:
         raise InvalidRequest("The 'stream_options' parameter is only allowed when 'stream' is true.",
                              param="stream_options")  # fmt: skip
+    if request.background and not request.store:
+        raise InvalidRequest("Background sampling requires `store=true`; stateless requests are rejected.",
+                             param="background")  # fmt: skip
     sources = (request.input, request.previous_response_id, request.conversation, request.prompt)
     if all(source is None for source in sources):
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
@@ -270,6 +273,7 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
     return Response(
         id=response_id,
         created_at=now,
+        background=request.background,
         conversation=request.conversation or UNSET,
         status="in_progress",
         frequency_penalty=request.frequency_penalty or 0.0,

@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
+from antiphon.core.requests import Requests
+from antiphon.core.runs import Runs
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
@@ -214,6 +216,8 @@ class Lock(Struct, frozen=True, kw_only=True):
     response_id: str
 
 
+FOR_EVER: Final = 2**53
+"""Until when, in Unix seconds, a background response locks its conversation: somebody will end it."""
 JOINING: Final = frozenset({"completed", "incomplete"})
 """Responses that ended so stand in their conversation. Of the others nothing does: trying again doubles nothing."""
 
@@ -463,6 +467,12 @@ class Store(Protocol):
 
     @property
     def conversations(self) -> Conversations: ...
+
+    @property
+    def runs(self) -> Runs: ...
+
+    @property
+    def requests(self) -> Requests: ...
 
     async def keys(self) -> Sequence[ApiKey]:
         """All keys of all projects: the same object until a key changes. Cheap to call on every request."""

@@ -1,10 +1,10 @@
 """Engine: prepares, starts and finds runs, and answers for what is stored. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from antiphon import schemas
 from antiphon.core.compaction import Kept
@@ -23,16 +23,20 @@ from antiphon.core.ports import (
     TextCheck,
 )
 from antiphon.core.prompt import Offer
+from antiphon.core.runs import Claimed
 from antiphon.core.templates import Template
 from antiphon.engine import compaction as compacting
+from antiphon.engine.background import Background, Made
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.conversations import Conversations
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.locks import Locks
-from antiphon.engine.prepare import Preparation
+from antiphon.engine.prepare import Preparation, unfinished
+from antiphon.engine.repeats import Repeats
 from antiphon.engine.run import Checks, Run, World
 from antiphon.engine.window import Window
-from antiphon.errors import InvalidRequest, NotFound, TooManyRequests, Unavailable
+from antiphon.errors import ApiError, InvalidRequest, NotFound, TooManyRequests, Unavailable
+from antiphon.wire.events import Event
 from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.items import ID_PREFIXES, Compaction, Item
 from antiphon.wire.request import CreateResponse
@@ -40,6 +44,7 @@ from antiphon.wire.resources import CompactedResponse
 from antiphon.wire.response import Response
 
 T = TypeVar("T", bound=Item)
+UNFINISHED: Final = frozenset({"queued", "in_progress"})
 
 
 class Engine:
@@ -54,22 +59,52 @@ class Engine:
         self._catalog = catalog
         self._locks = Locks(world.store.conversations, world.clock)
         self.conversations = Conversations(world)
+        self._background = Background(world, self._made_again, self._remember)
+        self._repeats = Repeats(world.store.requests, world.clock)
         self._runs: dict[str, Run] = {}
         self._compacting = 0
         self._closing = False
 
+    def start(self) -> None:
+        """Begins to make background responses. Without it they wait."""
+        self._background.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work is taken."""
+        return not self._closing
+
     # -- making
 
-    async def create(self, project: str, request: CreateResponse) -> Run:
+    async def first(self, project: str, key: str, digest: bytes) -> tuple[str, Response | None]:
+        """Of a request with an Idempotency-Key: the id of its response, and that response as it is now, if the request
+        came before. Raises InvalidRequest where the key was another request's, RequestUnderWay."""
+        response_id = self._world.new_id("resp")
+        for _ in range(2):
+            found = await self._repeats.first(project, key, digest, response_id)
+            if found is None:
+                break
+            if await self._world.store.has(project, found.response_id):
+                return found.response_id, await self.retrieve(project, found.response_id)
+            await self._repeats.gone(project, key, found)
+        return response_id, None
+
+    async def settle(self, project: str, key: str, response_id: str) -> None:
+        """The request with this key was carried out. Where nothing came of it, it is carried out again when it comes
+        again."""
+        response = await self._world.store.response(project, response_id)
+        if response is None or response.status == "cancelled":
+            await self._repeats.forget(project, key, response_id)
+
+    async def create(self, project: str, request: CreateResponse, response_id: str | None = None) -> Run:
         """Starts a run. Raises before anything is started when the request cannot be served."""
         if self._closing:
             raise Unavailable
         if len(self._runs) >= self._world.limits.runs_max:
             raise TooManyRequests(code="rate_limit_exceeded")
-        plan, model = await self._planned(project, request)
+        plan, model = await self._planned(project, request, response_id)
         checks = await self._checks(plan)
-        if plan.response.conversation:
-            lock = Lock(project=project, conversation_id=plan.response.conversation.id, response_id=plan.response.id)
+        if (lock := _lock(project, plan)) is not None:
             await self._locks.take(lock, plan.version)
         run = Run(self._world, project, plan, model, checks, self._forget)
         self._runs[run.id] = run
@@ -106,12 +141,41 @@ class Engine:
             usage=used,
         )
 
-    async def _planned(self, project: str, request: CreateResponse) -> tuple[Plan, Model]:
+    async def _planned(
+        self, project: str, request: CreateResponse, response_id: str | None = None
+    ) -> tuple[Plan, Model]:
         self._refuse_unfinished(project, request.previous_response_id)
         plan = await self._preparation.plan(project, request)
         model = await self._catalog.find(plan.prompt.model, plan.prompt.cache_key)
         compacting.threshold(plan.compacts_at, model, plan.prompt.model)  # refuses what it cannot tell
+        if response_id is not None:
+            plan = structs.replace(plan, response=structs.replace(plan.response, id=response_id))
         return plan, model
+
+    async def create_background(self, project: str, request: CreateResponse, response_id: str | None = None) -> Plan:
+        """Queues a response, which somebody will make, and gives what was planned. Raises as `create` does."""
+        if self._closing:
+            raise Unavailable
+        plan, _ = await self._planned(project, request, response_id)
+        await self._checks(plan)
+        plan = structs.replace(plan, response=structs.replace(plan.response, status="queued"))
+        lock = _lock(project, plan)
+        if lock is not None:
+            await self._locks.take(lock, plan.version)
+        try:
+            await self._background.add(project, plan, self._preparation.lasting(request))
+        except ApiError:
+            if lock is not None:
+                await self._world.store.conversations.release(lock)
+            raise
+        finally:
+            self._locks.forget(plan.response.id)  # it is its run's, as long as that is there
+        return plan
+
+    async def _made_again(self, claimed: Claimed) -> Made:
+        plan = await self._preparation.again(claimed)
+        model = await self._catalog.find(plan.prompt.model, plan.prompt.cache_key)
+        return Made(plan, model, await self._checks(plan))
 
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
@@ -122,9 +186,7 @@ class Engine:
 
     def _refuse_unfinished(self, project: str, response_id: str | None) -> None:
         if response_id is not None and self._running(project, response_id):
-            raise InvalidRequest(
-                f"Previous response with id '{response_id}' is still in progress.", param="previous_response_id"
-            )
+            raise unfinished(response_id)
 
     # -- finding
 
@@ -135,14 +197,37 @@ class Engine:
     def _forget(self, run: Run) -> None:
         del self._runs[run.id]
         self._locks.forget(run.id)
+        self._remember(run)
+
+    def _remember(self, run: Run) -> None:
         if run.is_saved and (not run.response.conversation or run.response.status in JOINING):
             self._preparation.remember(run.project, run.plan, run.response.output)
 
     async def retrieve(self, project: str, response_id: str) -> Response:
-        run = self._running(project, response_id)
-        response = run.response if run else await self._world.store.response(project, response_id)
+        run = self._running(project, response_id) or self._background.running(project, response_id)
+        if run is not None:
+            return run.response
+        response = await self._world.store.response(project, response_id)
         if response is None:
             raise _not_found(response_id)
+        return await self._background.seen(project, response) if response.status in UNFINISHED else response
+
+    async def follow(self, project: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """The events of a background response behind the one of this number, as they are written. Raises NotFound, and
+        NotStreamable for one whose events are not kept."""
+        if not (self._running(project, response_id) or await self._world.store.has(project, response_id)):
+            raise _not_found(response_id)
+        return await self._background.follow(project, response_id, after)
+
+    async def cancel(self, project: str, response_id: str) -> Response:
+        """Of a background response. Raises InvalidRequest for any other, and for one that has ended otherwise."""
+        if await self._world.store.runs.standing(project, response_id) is None:
+            await self.retrieve(project, response_id)
+            raise InvalidRequest("Cannot cancel a synchronous response.")
+        await self._background.cancel(project, response_id)
+        response = await self.retrieve(project, response_id)
+        if response.status != "cancelled":
+            raise InvalidRequest("Cannot cancel a completed response.")
         return response
 
     def sealed(self, project: str, items: Sequence[T]) -> tuple[T, ...]:
@@ -150,11 +235,12 @@ class Engine:
         return self._world.thoughts(project).included(items)
 
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
-        """Stored ones: what is being made right now is in no list before it has ended."""
+        """Stored ones: what is being made in the foreground is in no list before it has ended."""
         return await self._world.store.responses(project, query)
 
     async def delete(self, project: str, response_id: str) -> None:
-        if self._running(project, response_id):
+        run = await self._world.store.runs.standing(project, response_id)
+        if self._running(project, response_id) or (run is not None and not run.is_over):
             raise InvalidRequest("Cannot delete an in-flight response.")
         if not await self._world.store.delete(project, response_id):
             raise _not_found(response_id)
@@ -181,8 +267,12 @@ class Engine:
     # -- the end
 
     async def close(self) -> None:
-        """Lets running responses finish within limits.shutdown_grace_s, then cancels them; each is saved."""
+        """Lets running responses finish within limits.shutdown_grace_s, then cancels them; each is saved. Background
+        responses are left to others."""
         self._closing = True
+        await asyncio.gather(self._background.close(), self._end_foreground())
+
+    async def _end_foreground(self) -> None:
         tasks = [run.task for run in self._runs.values()]
         if not tasks:
             return
@@ -208,6 +298,11 @@ def _compiled(plan: Plan, judged: Sequence[Offer]) -> Checks:
     elif wanted is not None:
         answer = schemas.json_object
     return Checks(answer, inputs)
+
+
+def _lock(project: str, plan: Plan) -> Lock | None:
+    conversation, response_id = plan.response.conversation, plan.response.id
+    return Lock(project=project, conversation_id=conversation.id, response_id=response_id) if conversation else None
 
 
 def _page(items: tuple[Item, ...], limit: int, order: Order, after: str | None) -> Page:

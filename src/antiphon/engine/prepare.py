@@ -9,6 +9,7 @@ from antiphon.core import compaction, templates
 from antiphon.core import plan as planning
 from antiphon.core.context import Context, empty, grown
 from antiphon.core.plan import Bounds, Plan
+from antiphon.core.runs import Claimed
 from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.contexts import Contexts, Key
@@ -47,13 +48,47 @@ class Preparation:
         referenced = await self._world.store.items(project, ids) if ids else {}
         given = planning.arranged(request, before, referenced, self._bounds, self._world.new_id)
         is_kept = request.store or request.conversation is not None
-        shown, senses = await self._shown(project, given, "input", find, keeps=is_kept)
-        plan = planning.make(
+        shown = await self._shown(project, given, "input", find, keeps=is_kept)
+        plan = self._made(request, before, given, shown, compacts_now=compacts_now)
+        return structs.replace(plan, version=version) if request.conversation else plan
+
+    def lasting(self, request: CreateResponse) -> CreateResponse:
+        """What is stored of a request that may be carried out again, beside its items. Settings may change meanwhile,
+        so its template is filled in."""
+        trigger = request.input[-1:] if request.input and compaction.triggered(request)[1] else ()
+        return structs.replace(templates.applied(request, self._prompts), input=trigger)
+
+    async def again(self, claimed: Claimed) -> Plan:
+        """The plan of a background response that is stored. Raises an ApiError when it can no longer be made."""
+        project, response, given = claimed.ticket.project, claimed.response, claimed.given
+        assert claimed.request is not None
+        request, compacts_now = compaction.triggered(claimed.request)
+        find = partial(self._mind, response.model)
+        if response.conversation:
+            before, version = await self._in_conversation(project, response.conversation.id, find)
+        else:
+            items = await self._world.store.context(project, response.id) or given
+            history = items[: len(items) - len(given)]
+            before, version = await self._told(project, history, "previous_response_id", find), 0
+        shown = await self._shown(project, given, "input", find)
+        plan = self._made(request, before, given, shown, compacts_now=compacts_now)
+        return structs.replace(plan, response=response, version=version)
+
+    def _made(
+        self,
+        request: CreateResponse,
+        before: Context,
+        given: tuple[Item, ...],
+        shown: Shown,
+        *,
+        compacts_now: bool,
+    ) -> Plan:
+        return planning.make(
             request,
             before=before,
             given=given,
-            shown=shown,
-            senses=senses,
+            shown=shown.items,
+            senses=shown.senses,
             runners=self._world.tools,
             bounds=self._bounds,
             new_id=self._world.new_id,
@@ -61,7 +96,6 @@ class Preparation:
             compacts_now=compacts_now,
             strict=self._strict,
         )
-        return structs.replace(plan, version=version) if request.conversation else plan
 
     def remember(self, project: str, plan: Plan, output: Sequence[Item]) -> None:
         """Called when a response has ended and is kept: whoever continues it, or goes on in its conversation, finds its
@@ -109,6 +143,9 @@ class Preparation:
             and await self._inputs.fits(context.senses, "previous_response_id", find)
         ):
             return context
+        run = await store.runs.standing(project, response_id)
+        if run is not None and not run.is_over:
+            raise unfinished(response_id)
         items = await store.context(project, response_id)
         if items is None:
             self._contexts.drop(key)
@@ -127,3 +164,9 @@ class Preparation:
 
     async def _mind(self, model: str) -> Mind:
         return Mind(model, (await self._catalog.find(model)).takes)
+
+
+def unfinished(response_id: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Previous response with id '{response_id}' is still in progress.", param="previous_response_id"
+    )

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import UNSET, UnsetType, json, structs
 
 from antiphon.config import Limits
 from antiphon.core import compaction
@@ -19,17 +19,21 @@ from antiphon.core.compaction import Compactions, Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
+from antiphon.core.past import NOTHING_YET
 from antiphon.core.plan import Plan
 from antiphon.core.ports import Lock, Model, Outcome, Store, TextCheck, Tool
 from antiphon.core.prompt import Prompt
 from antiphon.core.thoughts import Thoughts
 from antiphon.core.toolbox import Hosted
 from antiphon.engine import compaction as compacting
+from antiphon.engine.journal import Journal, Left
 from antiphon.engine.log import EventLog
+from antiphon.engine.wholly import wholly
 from antiphon.engine.window import Window
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
+from antiphon.wire.events import Terminal
 from antiphon.wire.items import Compaction, HostedCall, InputItem, Item, Reasoning
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
@@ -91,7 +95,9 @@ class Run:
         model: Model,
         checks: Checks,
         on_end: Callable[["Run"], None],
+        journal: Journal | None = None,
     ) -> None:
+        """`journal`: of a background response, which may have a past."""
         self.project = project
         self.plan = plan
         self.log = EventLog()
@@ -109,7 +115,9 @@ class Run:
             checks=checks.inputs,
             thought_as_summary=plan.thought_as_summary,
             seal=partial(_sealed, world, project, plan),  # nothing of this run's: a cycle would be the collector's work
+            past=journal.past if journal else NOTHING_YET,
         )
+        self._journal = journal
         self._checks = checks
         self._usages: list[Usage] = []
         self._service_tier: ServiceTier | None = None
@@ -119,6 +127,8 @@ class Run:
         self._on_end = on_end
         self._began = time.monotonic()
         self._started = self._cancelled = False
+        if journal is not None:
+            journal.keep(self.log, self.cancel)
         self._builder.start()
         self._publish()
         self.task = asyncio.create_task(self._make())
@@ -157,6 +167,8 @@ class Run:
         except asyncio.CancelledError:
             # Whoever cancels wants the model stopped, not the response lost: it still ends, and is saved.
             await self._end("cancelled")
+        except Left:
+            logger.info("a run was left to others", response=self.id)
         except ApiError as error:
             await self._fail(error)
         except Exception:  # noqa: BLE001 # the second of the two places: whatever broke, the response still ends
@@ -167,7 +179,9 @@ class Run:
             self._on_end(self)
 
     async def _take_turns(self) -> tuple[Ending, Any]:
-        prompt = self.plan.prompt
+        prompt = await self._beginning()
+        if prompt is None:
+            return "completed", None
         if self.plan.compacts_now:
             await self._compact(prompt)
             return "completed", None
@@ -190,20 +204,31 @@ class Run:
                 await self._check(added)
                 return "completed", None
             self._count_repair(calls)
-            prompt = planning.extended(
-                prompt,
-                self._world.opened(self.project, added, "input"),
-                calls.refused,
-                self._world.tools,
-                self._world.new_id,
-                self._usages[-1].output_tokens,
-            )
+            prompt = self._next(prompt, added, calls.refused)
             if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
                 return "incomplete", "max_output_tokens"
         raise ServerError(f"The model took more than {self._world.limits.turns_max} turns (limits.turns_max).")
 
     def _has_only(self, items: int) -> bool:
         return len(self.response.output) == items
+
+    async def _beginning(self) -> Prompt | None:
+        """The first prompt: after what turns of another attempt have added. None: nothing is missing but the end."""
+        prompt, past = self.plan.prompt, self._journal.past if self._journal else None
+        if past is None or not past.items:
+            return prompt
+        self._builder.abandon()
+        self._publish()
+        added = self.response.output[: past.settled]
+        self._hosted = sum(isinstance(item, HostedCall) for item in added)
+        said = counting.Said()
+        said.text = len(json.encode(self.response.output))
+        self._count(Finish("stop"), prompt, said)  # what it really took is forgotten
+        if past.is_whole or (self.plan.compacts_now and past.is_compacted):
+            await self._check(added)
+            return None
+        told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
+        return self._next(prompt, told, ()) if told else prompt
 
     def _is_over(self, calls: Calls) -> bool:
         """The client has something to do, or the model asked for nothing more. It goes on by itself after hosted calls,
@@ -224,6 +249,11 @@ class Run:
         refused = calls.refused if self._is_limit_told else (*calls.refused, *beyond)
         self._is_limit_told = True
         return Calls(calls.client, calls.hosted[:room], refused)
+
+    def _next(self, prompt: Prompt, added: Sequence[Item], refused: Sequence[Refused]) -> Prompt:
+        world, spent = self._world, self._usages[-1].output_tokens
+        shown = world.opened(self.project, added, "input")
+        return planning.extended(prompt, shown, refused, world.tools, world.new_id, spent)
 
     def _count_repair(self, calls: Calls) -> None:
         """A model that goes on making the same mistake must end."""
@@ -299,14 +329,19 @@ class Run:
             hosted = self._hosted_tool(call)
             begun.append((self._builder.begin(hosted.tool.begin(call.name, call.arguments)), call))
         self._publish()
+        if self._journal is not None:
+            await self._journal.flush()  # what has begun is known before it does anything
         async with asyncio.TaskGroup() as group:
             for index, call in begun:
                 group.create_task(self._run_one(index, call))
+        if self._journal is not None:
+            await self._journal.flush()
 
     async def _run_one(self, index: int, call: HostedRequest) -> None:
         hosted = self._hosted_tool(call)
         item = self._builder.response.output[index]
         assert isinstance(item, HostedCall)
+        logger.debug("a tool runs", response=self.id, tool=call.name, item=item.id)
         try:
             done = await self._outcome(index, item, hosted)
         except Exception:  # noqa: BLE001 # a failing tool, however it fails, fails its item, not the response
@@ -345,17 +380,19 @@ class Run:
             now=self._world.clock(),
             usage=usage,
             reason=reason,
-            error=_wire_error(error),
+            error=wire_error(error),
             service_tier=self._service_tier,
         )
         if self._is_kept(final.response):
             try:
-                await self._save(final.response)
+                await self._save(final)
                 self.is_saved = True
+            except Left:
+                return
             except StorageError as failure:
                 logger.error("a response could not be saved", response=self.id, error=failure.message)
                 self.error = self.error or failure
-                final = self._builder.propose("failed", usage=usage, error=_wire_error(self.error))
+                final = self._builder.propose("failed", usage=usage, error=wire_error(self.error))
         if final.response.conversation and not self.is_saved:
             await self._release(final.response.conversation.id)
         self._builder.append(final)
@@ -372,17 +409,20 @@ class Run:
     def _is_kept(self, response: Response) -> bool:
         """A response that failed before anybody could know of it leaves nothing behind."""
         return (response.store or bool(response.conversation)) and (
-            self.error is None or self.announced or bool(response.output)
+            self.error is None or self.announced or bool(response.output) or self._journal is not None
         )
 
-    async def _save(self, response: Response) -> None:
-        await _wholly(self._world.store.save(self.project, response, self.plan.given, self.plan.history))
+    async def _save(self, final: Terminal) -> None:
+        if self._journal is not None:
+            await self._journal.finish(final)
+        else:
+            await wholly(self._world.store.save(self.project, final.response, self.plan.given, self.plan.history))
 
     async def _release(self, conversation_id: str) -> None:
         """Before anybody is told of the end, who may try again at once."""
         lock = Lock(project=self.project, conversation_id=conversation_id, response_id=self.id)
         try:
-            await _wholly(self._world.store.conversations.release(lock))
+            await wholly(self._world.store.conversations.release(lock))
         except StorageError as failure:  # it ends by itself
             logger.error("a conversation stays locked", response=self.id, error=failure.message)
 
@@ -394,18 +434,6 @@ LIMIT_REACHED = "this response may call no more of these tools (max_tool_calls).
 INCOMPLETE: dict[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-async def _wholly(work: Coroutine[Any, Any, None]) -> None:
-    """Done to its end, also by one who is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-    task.result()
-
-
 def _sealed(world: World, project: str, plan: Plan, thought: Reasoning, vendor: str | UnsetType) -> Reasoning:
     """How its vendor sealed a thought would be lost, were it not sealed by us."""
     if not plan.seals_thoughts and vendor is UNSET:
@@ -413,5 +441,5 @@ def _sealed(world: World, project: str, plan: Plan, thought: Reasoning, vendor: 
     return world.thoughts(project).sealed(thought, plan.prompt.model, vendor)
 
 
-def _wire_error(error: ApiError | None) -> ResponseError | None:
+def wire_error(error: ApiError | None) -> ResponseError | None:
     return None if error is None else ResponseError(code=error.code or "server_error", message=error.message)

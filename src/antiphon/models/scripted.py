@@ -6,6 +6,7 @@
     call f {} | call g {}         two calls in one turn
     refuse no                     refuses
     long 500                      answers with 500 words
+    pace 20 | say x y             from there on each word takes 20 ms
     stall                         says one word, then nothing until it is cancelled
     fail before | say x, fail     fails before the first token, or after it
     cut | say x, cut              ends at the token limit
@@ -47,7 +48,7 @@ from antiphon.wire.response import OutputTokensDetails, Usage
 
 KINDS: dict[str, Callable[[str], Delta]] = {"think": Thought, "refuse": Refusal}
 SHOWN: dict[type, str] = {InputImage: "[image]", InputFile: "[file]", InputAudio: "[audio]"}
-VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut", "tell"})
+VERBS = frozenset({"say", "think", "call", "refuse", "long", "stall", "fail", "cut", "tell", "pace"})
 Step: TypeAlias = tuple[str, str]
 """A verb and what follows it."""
 SUMMARISED_WORDS = 3
@@ -72,6 +73,7 @@ class ScriptedModel:
         if self._context_tokens and _given(prompt) >= self._context_tokens:
             raise ContextLengthExceeded
         said = thought = 0
+        pause_s = 0.0
         reason: FinishReason = "stop"
         for verb, text in _due(prompt):
             if verb == "fail":
@@ -82,6 +84,9 @@ class ScriptedModel:
             if verb == "cut":
                 reason = "length"
                 break
+            if verb == "pace":
+                pause_s = int(text) / 1000
+                continue
             if verb == "tell":
                 verb, text = "say", _told(prompt, text)
             for delta in _deltas(verb, text, len(prompt.items), said):
@@ -91,7 +96,7 @@ class ScriptedModel:
                 said += 1
                 thought += isinstance(delta, Thought)
                 yield [_sure(delta, prompt.top_logprobs) if isinstance(delta, Text) else delta]
-                await asyncio.sleep(0)  # other tasks get their turn, as they would between network reads
+                await asyncio.sleep(pause_s)  # other tasks get their turn, as they would between network reads
             if verb == "call" and reason == "stop":
                 reason = "tool_calls"
         yield [Finish(reason, _usage(prompt, said, thought))]
@@ -141,7 +146,7 @@ def _turns(prompt: Prompt) -> Iterator[Iterator[Step]]:
 def _steps(turn: str) -> Iterator[Step]:
     for step in turn.split(" | "):
         verb, _, rest = step.partition(" ")
-        is_step = verb in VERBS and (verb != "long" or rest.isdecimal()) and (verb != "call" or rest)
+        is_step = verb in VERBS and (verb not in ("long", "pace") or rest.isdecimal()) and (verb != "call" or rest)
         yield (verb, rest) if is_step else ("say", step)
 
 

@@ -54,7 +54,7 @@ class StoredConversations:
         await self._write(partial(_lock, lock, version, now, until), 0)
 
     async def renew(self, locks: Sequence[Lock], *, until: int) -> None:
-        await self._write(partial(_renew, locks, until), 0)
+        await self._write(partial(renew, locks, until), 0)
 
     async def release(self, lock: Lock) -> None:
         await self._write(partial(_release, lock), 0)
@@ -221,7 +221,7 @@ def _lock(lock: Lock, version: int, now: int, until: int) -> Script[ApiError | N
     return ConversationLocked() if is_there else ConversationNotFound(lock.conversation_id)
 
 
-def _renew(locks: Sequence[Lock], until: int) -> Script[None]:
+def renew(locks: Sequence[Lock], until: int) -> Script[None]:
     yield [(sql.RENEW_LOCK, (until, lock.project, lock.conversation_id, lock.response_id)) for lock in locks]
 
 

@@ -10,6 +10,8 @@ from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, Respon
 from antiphon.errors import NotFound, StorageError
 from antiphon.stores.memory_conversations import MemoryConversations
 from antiphon.stores.memory_files import MemoryFiles
+from antiphon.stores.memory_requests import MemoryRequests
+from antiphon.stores.memory_runs import MemoryRuns
 from antiphon.wire import codec
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -36,6 +38,8 @@ class MemoryStore:
         self._keys: dict[str, ApiKey] = {}
         self._key_list: tuple[ApiKey, ...] = ()
         self.files = MemoryFiles()
+        self.runs = MemoryRuns(self, self.conversations)
+        self.requests = MemoryRequests()
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         if (project, response.id) in self._kept:
@@ -44,14 +48,21 @@ class MemoryStore:
             raise AssertionError("an item without an id cannot be stored: planning gives each one")
         if response.conversation:
             self.conversations.join(project, response, (*given, *response.output))
-        if not response.store:
-            return
+        if response.store:
+            self.keep(project, response, given, history)
+
+    def keep(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         before = response.previous_response_id
         parent = (project, before) if before is not None and (project, before) in self._kept else None
         own = (*given,) if parent or before is None else (*history, *given)
         self._kept[project, response.id] = _Kept(response, parent, own, response.output)
         if parent:
             self._kept[parent].children += 1
+
+    def change(self, project: str, response: Response) -> None:
+        """A background response, as it has become."""
+        kept = self._kept[project, response.id]
+        kept.response, kept.output = response, response.output
 
     async def response(self, project: str, response_id: str) -> Response | None:
         kept = self._living(project, response_id)
@@ -88,6 +99,7 @@ class MemoryStore:
         if kept is None:
             return False
         kept.response = None
+        self.runs.drop(project, response_id)
         self._drop_unneeded((project, response_id))
         return True
 

@@ -6,6 +6,7 @@ and PostgreSQL do alike is told as scripts (script.py). A database that goes awa
 which it may come back, and connections are made anew when it is there again.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +27,9 @@ from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, NoC
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
 from antiphon.stores.postgres_writer import ATTEMPTS_MAX, Lane, Scripts
+from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
+from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, Script
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -59,6 +62,8 @@ class PostgresStore:
         self._access = _Access(self)
         self.conversations = StoredConversations(self._access, limits, sys.maxsize)
         self.files = StoredFiles(self._access)
+        self.runs = StoredRuns(self._access, _changed)
+        self.requests = StoredRequests(self._access)
         self._page_chars_max = limits.page_chars_max
         self._ear = Ear(self._pool, postgres_schema.KEYS_CHANNEL, self._keys_may_differ)
         self._keys: tuple[ApiKey, ...] = ()
@@ -200,6 +205,14 @@ class _Access:
         return await self._store.run(partial(postgres_play.read, scene))
 
     read_far = read
+
+
+LOOK_S: Final = 0.1
+"""Between looks for what other servers told."""
+
+
+async def _changed(timeout_s: float) -> None:
+    await asyncio.sleep(min(timeout_s, LOOK_S))
 
 
 UNREADABLE: Final = "The store could not be read."

@@ -66,7 +66,7 @@ def delete(project: str, response_id: str) -> Script[bool]:
     labels: list[Query] = [
         (sql.DROP_METADATA, (project, key, value, created_at, n)) for key, value in sql.decode_labels(body).items()
     ]
-    yield [*labels, (sql.ERASE_RESPONSE, (n,))]
+    yield [*labels, (sql.DROP_EVENTS, (n,)), (sql.DROP_RUN, (n,)), (sql.ERASE_RESPONSE, (n,))]
     for unneeded in (yield from column_of(sql.FIND_UNNEEDED, (n,))):
         yield [(sql.DROP_ITEMS, sql.places(unneeded)), (sql.DROP_RESPONSE, (unneeded,))]
     return True

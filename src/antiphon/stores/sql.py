@@ -15,6 +15,7 @@ from antiphon.core.ports import Order
 from antiphon.errors import SettingsError, StorageError
 from antiphon.stores import script
 from antiphon.wire.items import Item
+from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
 
 PLACES: Final = 1 << 20
@@ -118,6 +119,61 @@ READ_CONVERSATIONS_ITEM = "SELECT data FROM conversation_items WHERE project = ?
 DROP_CONVERSATION_ITEM = "DELETE FROM conversation_items WHERE place = ?"
 DROP_CONVERSATION_ITEMS = "DELETE FROM conversation_items WHERE place >= ? AND place < ?"
 
+ADD_RUN = """
+INSERT INTO runs (response, request, given, streams, owner, attempt, lease_until, last_seq)
+VALUES (?, ?, ?, ?, '', 0, 0, ?)"""
+FIND_RUN = """
+SELECT r.n, b.attempt, b.streams, b.is_over, b.last_seq, b.given FROM responses r JOIN runs b ON b.response = r.n
+WHERE r.project = ? AND r.id = ?"""
+READ_RUN = """
+SELECT r.project, r.id, r.body, b.request, b.given, b.streams, b.attempt
+FROM runs b JOIN responses r ON r.n = b.response WHERE b.response = ?"""
+COUNT_WAITING = "SELECT count(*) FROM runs WHERE is_over = 0 AND owner = ''"
+COUNT_UNDER_WAY = """
+SELECT r.project, count(*) FROM runs b JOIN responses r ON r.n = b.response
+WHERE b.is_over = 0 AND b.lease_until > ? GROUP BY r.project"""
+ANY_FREE_RUN = "SELECT 1 FROM runs WHERE is_over = 0 AND lease_until <= ? LIMIT 1"
+FREE_RUNS = """
+SELECT b.response, r.project FROM runs b JOIN responses r ON r.n = b.response
+WHERE b.is_over = 0 AND b.lease_until <= ? ORDER BY b.response"""
+TAKE_FREE_RUN = """
+UPDATE runs SET owner = ?, lease_until = ?, attempt = attempt + 1
+WHERE response = ? AND is_over = 0 AND lease_until <= ? RETURNING response"""
+_RUN_OF = "response = (SELECT n FROM responses WHERE project = ? AND id = ?) AND is_over = 0"
+SEIZE_RUN = f"""
+UPDATE runs SET owner = ?, lease_until = ?, attempt = attempt + 1 WHERE {_RUN_OF} RETURNING response"""  # noqa: S608
+ADVANCE_RUN = f"""
+UPDATE runs SET last_seq = ?, lease_until = ? WHERE {_RUN_OF} AND attempt = ? RETURNING response"""  # noqa: S608
+"""With END_RUN the fence: where it gives no row, nothing else is written."""
+END_RUN = f"""
+UPDATE runs SET last_seq = ?, is_over = 1, owner = '', request = ''
+WHERE {_RUN_OF} AND attempt = ? RETURNING response, given, streams"""  # noqa: S608
+LEASE_RUN = """
+UPDATE runs SET owner = ?, lease_until = ?
+WHERE response = (SELECT n FROM responses WHERE project = ? AND id = ?) AND attempt = ? AND is_over = 0"""
+HELD_RUNS = """
+SELECT r.project, r.id, b.attempt FROM runs b JOIN responses r ON r.n = b.response
+WHERE b.is_over = 0 AND b.owner = ?"""
+DROP_RUN = "DELETE FROM runs WHERE response = ?"
+UPDATE_RESPONSE = "UPDATE responses SET status = ?, body = ?, chain_bytes = chain_bytes + ? WHERE n = ?"
+LAST_PLACE = "SELECT max(place) FROM items WHERE place >= ? AND place < ?"
+READ_GIVEN = """
+SELECT g.data FROM (
+  SELECT place, data FROM items WHERE place >= ? AND place < ? AND is_input = 1 ORDER BY place DESC LIMIT ?
+) g ORDER BY g.place"""
+ADD_EVENT = "INSERT INTO response_events (response, seq, attempt, data) VALUES (?, ?, ?, ?)"
+READ_EVENTS = """
+SELECT e.data FROM responses r JOIN response_events e ON e.response = r.n
+WHERE r.project = ? AND r.id = ? AND r.deleted = 0 AND e.seq > ? ORDER BY e.seq LIMIT ?"""
+DROP_EVENTS = "DELETE FROM response_events WHERE response = ?"
+
+FIND_REQUEST = "SELECT digest, response_id, created_at FROM requests WHERE project = ? AND key = ?"
+ADD_REQUEST = (
+    "INSERT INTO requests (project, key, digest, response_id, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+DROP_REQUEST = "DELETE FROM requests WHERE project = ? AND key = ? AND response_id = ?"
+DROP_OLD_REQUESTS = "DELETE FROM requests WHERE created_at <= ?"
+
 KEYS_VERSION = "SELECT value FROM counters WHERE name = 'api_keys'"
 READ_KEYS = "SELECT id, project, name, hint, digest, created_at FROM api_keys ORDER BY n"
 ADD_KEY = "INSERT INTO api_keys (id, project, name, hint, digest, created_at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -147,6 +203,7 @@ _BODY = msgspec.json.Decoder(Response)
 _ITEMS = msgspec.json.Decoder(tuple[Item, ...])
 _LABELS = msgspec.json.Decoder(Labels)
 _METADATA = msgspec.json.Decoder(dict[str, str])
+_REQUEST = msgspec.json.Decoder(CreateResponse)
 
 
 def encode_body(response: Response) -> str:
@@ -185,6 +242,17 @@ def decode_items(rows: Sequence[str]) -> tuple[Item, ...]:
 def decode_labels(body: str) -> dict[str, str]:
     try:
         return _LABELS.decode(body).metadata
+    except msgspec.MsgspecError as error:
+        raise _unreadable(error) from error
+
+
+def encode_request(request: CreateResponse) -> str:
+    return _ENCODER.encode(request).decode()
+
+
+def decode_request(text: str) -> CreateResponse:
+    try:
+        return _REQUEST.decode(text)
     except msgspec.MsgspecError as error:
         raise _unreadable(error) from error
 

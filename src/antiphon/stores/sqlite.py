@@ -1,12 +1,13 @@
 """SqliteStore: responses in one SQLite file, through APSW. Knows no HTTP, no model and no run.
 
-How it works. Four connections, so that the event loop waits for nobody:
+How it works. Five connections, so that the event loop waits for nobody:
 
     near      reads on the event loop, what is short
     far       reads in its own thread: what is long, and what met a lock
     writer    writes. Saves that are asked for in the same turn of the event loop share one transaction. A small one
               runs right there, if nothing is under way and no other process holds the lock; any other in its thread
     sweeper   checkpoints, that is copies the journal into the file, in its own thread
+    watcher   is asked on the event loop whether somebody else has written
 
 One event loop uses a store; any number of processes may use its file.
 """
@@ -27,7 +28,9 @@ from antiphon.stores import conversations, responses, sql
 from antiphon.stores.conversations import StoredConversations
 from antiphon.stores.files import StoredFiles
 from antiphon.stores.listing import Bounds, Search, step
+from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
+from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, TooLongHere
 from antiphon.stores.sqlite_file import (
     Job,
@@ -42,6 +45,7 @@ from antiphon.stores.sqlite_file import (
     rows_of,
     transaction,
 )
+from antiphon.stores.sqlite_watch import Watch
 from antiphon.stores.sqlite_writer import Journal, Lane, Writer
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
@@ -71,6 +75,7 @@ class SqliteStore:
             connect = connector(storage.database)
             writer, far, sweeper = (opened.enter_context(Lane(connect(), name)) for name in ("write", "read", "sweep"))
             self._near = opened.enter_context(closing(connect()))
+            watcher = opened.enter_context(closing(connect()))
             self._far = far
             self._journal = Journal(sweeper)
             # A full commit waits for the disk: nothing for the event loop.
@@ -86,6 +91,8 @@ class SqliteStore:
         self._access = access
         self.conversations = StoredConversations(access, limits, INLINE_BYTES_MAX)
         self.files = StoredFiles(access)
+        self.runs = StoredRuns(access, Watch(watcher).changed)
+        self.requests = StoredRequests(access)
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1

@@ -1,7 +1,7 @@
 """The scripted hosted tool: deterministic, for tests and client developers. It knows no network and no disk.
 
 A call's arguments are `{"text": "…"}`; its output is that text in capitals, or what the declaration's `output` says.
-The text "fail" fails the call; "wait" leaves it running until the response is cancelled.
+The text "fail" fails the call; "wait" leaves it running until the response is cancelled, and "wait 20" takes 20 ms.
 """
 
 import asyncio
@@ -38,6 +38,9 @@ class ScriptedTool:
         text = msgspec.json.decode(item.arguments or b"{}", type=_Arguments).text
         if text == "wait":
             await asyncio.Event().wait()
+        first, _, number = text.partition(" ")
+        if first == "wait" and number.isdecimal():
+            await asyncio.sleep(int(number) / 1000)
         if text == "fail":
             raise ValueError("told to fail")
         await asyncio.sleep(0)

@@ -29,6 +29,10 @@ class ResponseCreated(Lifecycle, frozen=True, tag="response.created"):
     pass
 
 
+class ResponseQueued(Lifecycle, frozen=True, tag="response.queued"):
+    """Of a background response alone."""
+
+
 class ResponseInProgress(Lifecycle, frozen=True, tag="response.in_progress"):
     pass
 
@@ -157,6 +161,7 @@ class HostedStatus(Struct, frozen=True, gc=False):
 
 TaggedEvent: TypeAlias = (
     ResponseCreated
+    | ResponseQueued
     | ResponseInProgress
     | ResponseCompleted
     | ResponseIncomplete

@@ -80,6 +80,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     conversation: ConversationUse | None = None
     prompt: PromptUse | None = None
     store: bool = True
+    background: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     include: tuple[Includable, ...] = ()
@@ -148,7 +149,6 @@ class Later(Struct, frozen=True):
 
 LATER: dict[str, Later] = {
     "access_programs": Later(({},)),
-    "background": Later((False,)),
     "background_options": Later(({}, {"completion_window": "soonest"})),
     "generate": Later((True,)),
     "image": Later(({}, {"context_compression": "auto"}, {"context_compression": "disabled"})),

@@ -1,0 +1,137 @@
+"""Past: what the events of an attempt that broke off add up to, for the builder that goes on. Pure; makes no events.
+
+Unlike core/fold.py it reads events that this server's own builder made, up to where one batch ended: an item is open or
+done, and never half closed.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from antiphon.core.deltas import Refusal, Text, Thought
+from antiphon.core.drafts import PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart
+from antiphon.core.lowering import is_async
+from antiphon.wire import events as ev
+from antiphon.wire.items import (
+    ClientCall,
+    Compaction,
+    CustomToolCall,
+    HostedCall,
+    Message,
+    OutputItem,
+    OutputText,
+    ReasoningText,
+    SummaryText,
+)
+from antiphon.wire.items import Refusal as RefusalPart
+
+KINDS = {OutputText: PARTS[Text], RefusalPart: PARTS[Refusal], ReasoningText: PARTS[Thought]}
+KINDS_OF_PARTS = {**KINDS, SummaryText: THOUGHT_AS_SUMMARY}
+TEXT_DELTAS = (ev.OutputTextDelta, ev.RefusalDelta, ev.ReasoningTextDelta, ev.SummaryTextDelta)
+
+
+class Past:
+    """Feed it events in their order."""
+
+    def __init__(self, events: Iterable[ev.Event] = ()) -> None:
+        self.next_number = 0
+        self.is_begun = False
+        """Whether `response.in_progress` has been told."""
+        self.items: list[OutputItem | None] = []
+        self.drafts: dict[tuple[type, str], Draft] = {}
+        self.running: dict[int, HostedCall | Compaction] = {}
+        for event in events:
+            self.feed(event)
+
+    def feed(self, event: ev.Event) -> None:
+        self.next_number = event.sequence_number + 1
+        if isinstance(event, ev.Lifecycle):
+            self.is_begun = self.is_begun or isinstance(event, ev.ResponseInProgress)
+        elif isinstance(event, ev.OutputItemAdded):
+            self._add(event)
+        elif isinstance(event, ev.OutputItemDone):
+            self.items[event.output_index] = event.item
+            self.running.pop(event.output_index, None)
+            self.drafts.pop(_key(event.output_index), None)
+        elif isinstance(event, ev.HostedStatus | ev.CompactionCompacting):
+            status = "compacting" if isinstance(event, ev.CompactionCompacting) else event.type.rpartition(".")[2]
+            self.running[event.output_index] = structs.replace(self.running[event.output_index], status=status)
+        else:
+            _write(self.drafts[_key(event.output_index)], event)
+
+    def _add(self, event: ev.OutputItemAdded) -> None:
+        self.items.append(None)
+        if isinstance(event.item, HostedCall | Compaction):
+            self.running[event.output_index] = event.item
+            return
+        draft = self.drafts[_key(event.output_index)] = Draft(event.output_index, event.item)
+        if isinstance(event.item, CustomToolCall):
+            draft.reader = None  # what it held back is lost, and its item will be incomplete
+
+    # -- what follows from it
+
+    @property
+    def output(self) -> tuple[OutputItem, ...]:
+        """Unfinished items included."""
+        unfinished = {draft.index: draft.snapshot() for draft in self.drafts.values()} | self.running
+        return tuple(item if item is not None else unfinished[index] for index, item in enumerate(self.items))
+
+    @property
+    def settled(self) -> int:
+        """How many items are of turns that ended: with calls, since a turn without any is the last one."""
+        return max((index for index, item in enumerate(self.items, 1) if _is_settling(item)), default=0)
+
+    @property
+    def is_whole(self) -> bool:
+        """The client has something to do: all that is missing is the end."""
+        return not self.running and any(_is_settling(item) and _is_due(item) for item in self.items)
+
+    @property
+    def is_compacted(self) -> bool:
+        return any(isinstance(item, Compaction) for item in self.items)
+
+    @property
+    def fault(self) -> str:
+        """Why nobody can go on from here; empty when somebody can. What was told cannot be taken back, and what a tool
+        may have done is not done again."""
+        if any(isinstance(item, HostedCall) for item in self.running.values()):
+            return "while a tool was running, and it is not known what that has done"
+        if not self.is_whole and any(isinstance(item, Message) for item in self.output[self.settled :]):
+            return "in the middle of its answer"
+        return ""
+
+
+NOTHING_YET = Past()
+
+
+def _key(index: int) -> tuple[type, str]:
+    return (Past, str(index))
+
+
+def _is_settling(item: OutputItem | None) -> bool:
+    return isinstance(item, HostedCall) or (isinstance(item, ClientCall) and item.status == "completed")
+
+
+def _is_due(item: OutputItem | None) -> bool:
+    return isinstance(item, ClientCall) and not is_async(item)
+
+
+def _write(draft: Draft, event: ev.Event) -> None:
+    if isinstance(event, ev.ContentPartAdded | ev.SummaryPartAdded):
+        kind = KINDS_OF_PARTS[type(event.part)]
+        draft.open = OpenPart(kind, len(draft.parts.get(kind.field, ())), 0)
+    elif isinstance(event, ev.ContentPartDone | ev.SummaryPartDone):
+        field = KINDS_OF_PARTS[type(event.part)].field
+        draft.parts.setdefault(field, []).append(event.part)
+        draft.open = None
+    elif isinstance(event, TEXT_DELTAS):
+        assert draft.open is not None
+        draft.open.chunks.append(event.delta)
+        if isinstance(event, ev.OutputTextDelta):
+            draft.open.logprobs.extend(event.logprobs)
+    elif isinstance(event, ev.AnnotationAdded):
+        assert draft.open is not None
+        draft.open.annotations.append(event.annotation)
+    elif isinstance(event, ev.ArgumentsDelta | ev.CustomInputDelta):
+        draft.chunks.append(event.delta)
+    # else: the end of a text, which tells nothing new

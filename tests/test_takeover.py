@@ -1,0 +1,376 @@
+"""A process that dies, stands still or stops: what it was making is made by another, once, or says why it cannot be."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, closing
+from typing import Any
+
+import apsw
+import pytest
+from msgspec.structs import replace
+
+from antiphon.config import ScriptedModel as Scripted
+from antiphon.config import Settings
+from antiphon.core.builder import Builder
+from antiphon.core.deltas import Annotate, Delta, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.fold import Fold
+from antiphon.core.past import Past
+from antiphon.core.prompt import Prompt
+from antiphon.core.runs import Lease
+from antiphon.core.toolbox import Streamed
+from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.sqlite import SqliteStore
+from antiphon.tools.scripted import ScriptedTool
+from antiphon.wire import codec
+from antiphon.wire.events import Event, ResponseCreated, ResponseQueued
+from antiphon.wire.items import CustomToolCall, FunctionCallOutput, Message, Reasoning, ScriptedCall, UrlCitation
+from antiphon.wire.response import Response
+from tests.conftest import changed
+from tests.rawclient import WAIT_S, Played, ask, create, final, serving, streaming
+from tests.test_background import STOP, TOOL, Node, asked, happens, node
+
+SKELETON = Response(id="resp_x", created_at=1, status="in_progress", model="played", background=True)
+
+
+# -- a past, made by the builder itself, and what becomes of it
+
+
+def spoken(*steps: Sequence[Delta] | Callable[[Builder], Any], response: Response = SKELETON) -> list[Event]:
+    """The events of an attempt that broke off after these steps; the opening of the queue is not among them."""
+    numbers = iter(range(1000))
+    past = Past()
+    past.next_number = 2
+    callees = {"c": Streamed(CustomToolCall(call_id="", name="c", input="", status="in_progress"))}
+    builder = Builder(response, lambda prefix: f"{prefix}_{next(numbers)}", callees=callees, past=past)
+    builder.start()
+    for step in steps:
+        if callable(step):
+            step(builder)
+        else:
+            for delta in step:
+                builder.feed(delta)
+    return builder.take()
+
+
+def end_turn(builder: Builder) -> None:
+    builder.end_turn()
+
+
+def begin_tool(builder: Builder) -> None:
+    builder.progress(builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}')), "searching")
+
+
+def run_tool(builder: Builder) -> None:
+    index = builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}'))
+    builder.outcome(index, ScriptedCall(name="scripted", arguments='{"text": "a"}', status="completed", output="A"))
+
+
+def compact(builder: Builder) -> None:
+    builder.compacted(builder.begin_compaction(), "sealed")
+
+
+CITATION = UrlCitation(start_index=0, end_index=1, url="http://127.0.0.1/", title="t")
+PASTS: dict[str, tuple[Any, ...]] = {
+    "begun": (),
+    "thinking": ([Thought("hm"), Thought("m")],),
+    "summarising": ([Summary("a", part=0), Summary("b", part=1)],),
+    "calling": ([Thought("hm"), ToolCall("0", '{"a', name="f", call_id="call_1")],),
+    "calling a custom tool": ([ToolCall("0", '{"input": "a', name="c", call_id="call_1")],),
+    "called": ([Thought("hm"), ToolCall("0", "{}", name="f", call_id="call_1")], end_turn),
+    "speaking": ([Thought("hm"), Text("half an "), Annotate(CITATION), Text("answer")],),
+    "refusing": ([Refusal("I will")],),
+    "spoken": ([Text("all")], end_turn),
+    "compacting": (Builder.begin_compaction,),
+    "compacted": (compact, [Thought("hm")]),
+    "a tool runs": ([Text("look")], end_turn, begin_tool),
+    "a tool ran": ([Thought("hm"), Text("look")], end_turn, run_tool),
+    "a tool ran and it thought": ([Text("look")], end_turn, run_tool, [Thought("hm")]),
+    "a tool ran and it spoke": (end_turn, run_tool, [Text("hm")]),
+}
+
+
+@pytest.mark.parametrize("name", PASTS)
+def test_a_past_holds_what_its_events_add_up_to(name: str) -> None:
+    events = spoken(*PASTS[name])
+    waiting = replace(SKELETON, status="queued")
+    folded = Fold()
+    for event in (ResponseCreated(0, waiting), ResponseQueued(1, waiting), *events):
+        folded.feed(json.loads(codec.encode(event)))
+    past = Past(events)
+
+    assert json.loads(codec.encode(past.output)) == folded.response["output"]
+    assert past.next_number == folded.next_number
+    assert past.is_begun
+
+
+# -- what becomes of it
+
+
+async def left(settings: Settings, *steps: Any, **fields: Any) -> str:
+    """The id of a response that a process was making which died after these steps."""
+    far = Lease(owner="dead", until_ms=round((time.time() + 600) * 1000))
+    store = SqliteStore(settings.storage, settings.limits)
+    async with node(settings, background_runs_max=1) as dying:
+        in_the_way = await asked(dying)
+        await happens(dying.model.is_asked)
+        response_id = await queued(dying, **fields)
+        taken = await store.runs.seize("default", response_id, far)
+        assert taken is not None
+        assert await store.runs.append(taken.ticket, spoken(*steps, response=taken.response), far.until_ms)
+        await dying.cancel(in_the_way["id"])
+    await store.runs.release([taken.ticket])
+    await store.close()
+    return response_id
+
+
+async def queued(at: Node, *, stream: bool = True, **fields: Any) -> str:
+    if not stream:
+        return str((await asked(at, **fields))["id"])
+    async with streaming(at.url, background=True, model="played", **fields) as one:
+        await one.head()
+        return str((await one.frames_until("response.queued"))[0].data["response"]["id"])
+
+
+async def taken_over(settings: Settings, response_id: str, *said: Sequence[Delta]) -> tuple[Any, int, list[Any]]:
+    """The response as another process ended it, how often that asked the model, and the types of all its items."""
+    async with node(settings) as heir:
+        for batch in said:
+            heir.model.say(*batch)
+        response = await heir.ended(response_id)
+        again = await ask(heir.url, "GET", f"/v1/responses/{response_id}?stream=true")
+        if again.status == 200:
+            assert final(await heir.frames(response_id)) == response  # lawful, from the first event to the last
+    return response, len(heir.model.prompts), [(item["type"], item["status"]) for item in response["output"]]
+
+
+ANSWER = (Text("whole"), STOP)
+THOUGHT, MESSAGE = ("reasoning", "incomplete"), ("message", "completed")
+REDONE: dict[str, list[tuple[str, str]]] = {
+    "begun": [],
+    "thinking": [THOUGHT],
+    "summarising": [THOUGHT],
+    "calling": [("reasoning", "completed"), ("function_call", "incomplete")],
+    "calling a custom tool": [("custom_tool_call", "incomplete")],
+    "compacting": [("compaction", "incomplete")],
+    "compacted": [("compaction", "completed"), THOUGHT],
+    "a tool ran": [("reasoning", "completed"), MESSAGE, ("antiphon:scripted_call", "completed")],
+    "a tool ran and it thought": [MESSAGE, ("antiphon:scripted_call", "completed"), THOUGHT],
+}
+
+
+@pytest.mark.parametrize("name", REDONE)
+async def test_its_turn_is_taken_again(scripted: Settings, name: str) -> None:
+    response_id = await left(scripted, *PASTS[name], tools=[TOOL])
+    response, turns, items = await taken_over(scripted, response_id, ANSWER)
+
+    assert (response["status"], turns) == ("completed", 1)
+    assert items == [*REDONE[name], MESSAGE]
+    assert response["output"][-1]["content"][0]["text"] == "whole"
+    assert response["usage"]["output_tokens"] > 0
+
+
+async def test_a_tool_that_ran_is_not_run_again_and_the_model_knows_what_it_gave(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["a tool ran"], tools=[TOOL])
+    async with node(scripted) as heir:
+        heir.model.say(*ANSWER)
+        await heir.ended(response_id)
+        told = heir.model.prompts[0].items
+
+    assert [item.output for item in told if isinstance(item, FunctionCallOutput)] == ["A"]
+    assert not any(isinstance(item, Reasoning) and item.status == "incomplete" for item in told)
+
+
+async def test_a_call_that_the_client_is_to_make_needs_no_model_any_more(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["called"])
+    response, turns, items = await taken_over(scripted, response_id)
+
+    assert (response["status"], turns) == ("completed", 0)
+    assert items == [("reasoning", "completed"), ("function_call", "completed")]
+
+
+@pytest.mark.parametrize("name", ["speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"])
+async def test_what_cannot_be_taken_back_or_done_again_fails(scripted: Settings, name: str) -> None:
+    response_id = await left(scripted, *PASTS[name], tools=[TOOL])
+    response, turns, _ = await taken_over(scripted, response_id, ANSWER)
+
+    assert (response["status"], response["error"]["code"], turns) == ("failed", "server_error", 0)
+    assert "The server stopped" in response["error"]["message"]
+
+
+async def test_without_a_stream_a_tool_that_was_running_fails_and_one_that_ran_is_not_run_again(
+    scripted: Settings,
+) -> None:
+    running = await left(scripted, *PASTS["a tool runs"], tools=[TOOL], stream=False)
+    failed, _, _ = await taken_over(scripted, running)
+    ran = await left(scripted, *PASTS["a tool ran"], tools=[TOOL], stream=False)
+    response, turns, items = await taken_over(scripted, ran, ANSWER)
+
+    assert failed["status"] == "failed"
+    assert (response["status"], turns) == ("completed", 1)
+    assert items == [*REDONE["a tool ran"], MESSAGE]
+
+
+def texts(prompt: Prompt) -> list[str]:
+    """What the model was told of messages."""
+    return [getattr(item.content[0], "text", "") for item in prompt.items if isinstance(item, Message)]
+
+
+async def test_one_in_a_conversation_is_taken_over_with_it(scripted: Settings) -> None:
+    async with node(scripted) as one:
+        sent = {"items": [{"role": "user", "content": "first"}]}
+        conversation = (await ask(one.url, "POST", "/v1/conversations", sent)).value["id"]
+    response_id = await left(scripted, *PASTS["thinking"], conversation=conversation, input="second")
+    async with node(scripted) as heir:
+        heir.model.say(*ANSWER)
+        await heir.ended(response_id)
+        told = texts(heir.model.prompts[0])
+        path = f"/v1/conversations/{conversation}/items?order=asc"
+        kept = [item["type"] for item in (await ask(heir.url, "GET", path)).value["data"]]
+        free = await create(heir.url, conversation=conversation)
+
+    assert told == ["first", "second"]
+    assert kept == ["message", "message", "reasoning", "message"]
+    assert free.status == 200
+
+
+async def test_one_that_was_continued_from_another_is_taken_over_even_if_that_is_deleted(scripted: Settings) -> None:
+    async with node(scripted) as one:
+        parent = (await create(one.url, input="say one")).value["id"]
+    response_id = await left(scripted, previous_response_id=parent, input="two", instructions="Be brief.")
+    async with node(scripted) as heir:
+        assert (await ask(heir.url, "DELETE", f"/v1/responses/{parent}")).status == 200
+        heir.model.say(*ANSWER)
+        response = await heir.ended(response_id)
+        prompt = heir.model.prompts[0]
+
+    assert response["status"] == "completed"
+    assert prompt.instructions == "Be brief."
+    assert texts(prompt) == ["say one", "one", "two"]
+
+
+async def test_one_whose_model_is_gone_fails(scripted: Settings) -> None:
+    response_id = await left(scripted)
+    store = SqliteStore(scripted.storage, scripted.limits)
+    async with serving(scripted, store, ScriptedModel(Scripted(), scripted.limits)) as url:
+        response = await Node(url, Played()).ended(response_id)
+    await store.close()
+
+    assert (response["status"], response["error"]["code"]) == ("failed", "model_not_found")
+
+
+async def test_one_that_cannot_be_understood_fails_and_is_in_nobodys_way(scripted: Settings) -> None:
+    strange, plain = await left(scripted), await left(scripted)
+    with closing(apsw.Connection(scripted.storage.database)) as connection:
+        connection.execute(
+            "UPDATE runs SET request = '[]' WHERE response = (SELECT n FROM responses WHERE id = ?)", (strange,)
+        )
+    response, _, _ = await taken_over(scripted, strange, ANSWER)
+    other, _, _ = await taken_over(scripted, plain, ANSWER)
+
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert other["status"] == "completed"
+
+
+async def test_one_that_ends_every_process_fails_in_the_end(scripted: Settings) -> None:
+    response_id = await left(scripted)
+    limited = changed(scripted, limits={"background_attempts_max": 1})
+    response, turns, _ = await taken_over(limited, response_id, ANSWER)
+
+    assert (response["status"], turns) == ("failed", 0)
+    assert "limits.background_attempts_max" in response["error"]["message"]
+
+
+async def test_a_process_that_stood_still_writes_nothing_and_stops(scripted: Settings) -> None:
+    """Its lease ends while it cannot renew it: here, because somebody else takes the run away."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(node(scripted))
+        async with streaming(one.url, background=True, model="played") as stream:
+            await stream.head()
+            one.model.say(Thought("hm"))
+            response_id = (await stream.frames_until("response.reasoning_text.delta"))[0].data["response"]["id"]
+        store = SqliteStore(scripted.storage, scripted.limits)
+        taken = await store.runs.seize("default", response_id, Lease(owner="x", until_ms=2**50))
+        assert taken is not None
+        one.model.say(Text("too late"), STOP)
+        await happens(one.model.is_over)
+        heir = await stack.enter_async_context(node(scripted))
+        await store.runs.release([taken.ticket])
+        await store.close()
+        for at in (one, heir):
+            at.model.say(*ANSWER)
+        response = await heir.ended(response_id)
+        assert final(await heir.frames(response_id)) == response
+
+    assert response["output"][-1]["content"][0]["text"] == "whole"
+    assert len(response["output"]) == 2
+
+
+# -- a process that is told to stop
+
+
+async def test_a_process_that_stops_hands_over_what_can_be_made_again(scripted: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(node(scripted, shutdown_grace_s=WAIT_S))
+        first = await asked(one)
+        await happens(one.model.is_asked)
+        one.model.say(Text("lost"))
+        async with asyncio.timeout(WAIT_S / 2):
+            await stack.aclose()
+    response, turns, items = await taken_over(scripted, first["id"], ANSWER)
+
+    assert one.model.is_over.is_set()
+    assert (response["status"], turns, items) == ("completed", 1, [MESSAGE])
+
+
+async def test_a_process_that_stops_lets_an_answer_end_that_is_being_read(scripted: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(node(scripted, shutdown_grace_s=WAIT_S))
+        async with streaming(one.url, background=True, model="played") as stream:
+            await stream.head()
+            one.model.say(Text("a"))
+            before = await stream.frames_until("response.output_text.delta")
+            stopping = asyncio.create_task(stack.aclose())
+            while (await ask(one.url, "GET", "/ready")).status == 200:
+                pass
+            refused = await create(one.url, background=True)
+            one.model.say(Text("b"), STOP)
+            response = final([*before, *await stream.frames()])
+            await stopping
+
+    assert refused.status == 503
+    assert (response["status"], response["output"][0]["content"][0]["text"]) == ("completed", "ab")
+
+
+async def test_a_reader_of_what_is_handed_over_is_not_told_that_it_ended(scripted: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(node(scripted))
+        async with streaming(one.url, background=True, model="played") as stream:
+            await stream.head()
+            one.model.say(Thought("a"))
+            before = await stream.frames_until("response.reasoning_text.delta")
+            await stack.aclose()
+            before += await stream.frames()
+    response_id, number = before[0].data["response"]["id"], before[-1].data["sequence_number"]
+    async with node(scripted) as heir:
+        heir.model.say(*ANSWER)
+        await heir.ended(response_id)
+        after = await heir.frames(response_id, f"&starting_after={number}")
+
+    assert before[-1].event == "response.reasoning_text.delta"
+    assert final([*before, *after])["status"] == "completed"
+
+
+async def test_a_bug_in_making_one_is_logged_and_the_rest_goes_on(
+    scripted: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is stored of it has a hole, which nothing in the code foresees."""
+    await left(scripted, *PASTS["speaking"])
+    with closing(apsw.Connection(scripted.storage.database)) as connection:
+        connection.execute("DELETE FROM response_events WHERE seq = 3")
+    async with node(scripted) as heir:
+        plain = await asked(heir, model="scripted")
+        assert (await heir.ended(plain["id"]))["status"] == "completed"
+
+    assert "a background task broke" in capsys.readouterr().out
