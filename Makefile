@@ -8,12 +8,13 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 CLIENTS := tests/clients/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test fuzz lint format bench docs constraints wheel clean clients libgomp nginx git postgresql
+.PHONY: help serve test fuzz chaos lint format bench docs constraints wheel clean clients libgomp nginx git postgresql
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
 	@echo 'make test         set up what the tests need and run all of them'
 	@echo 'make fuzz         try requests that nobody wrote               (SECONDS=600 by default; ARGS="-k mutant" passes flags on)'
+	@echo 'make chaos        kill servers at work                         (KILLS=20 by default; ARGS="--seed 7")'
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
 	@echo 'make docs         write docs/compatibility.md anew from docs/compatibility.toml'
@@ -31,6 +32,10 @@ test: lint clients libgomp git postgresql
 SECONDS ?= 600
 fuzz: $(VENV)/.test
 	@exec $(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
+
+KILLS ?= 20
+chaos: $(VENV)/.test
+	@exec $(BIN)/python -m tests.chaos $(KILLS) $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
