@@ -402,10 +402,9 @@ async def test_a_worker_inherits_no_variable_and_no_file() -> None:
     assert len(files) == 4  # and the one that lists them
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
 async def test_every_worker_reads_isolated() -> None:
     """The first line of a real answer, which the server does not pass on."""
-    if sys.platform != "linux":
-        pytest.skip("seccomp is Linux's")
     head = "import io\ntold = io.BytesIO(); out = sys.stdout; sys.stdout = type('', (), {'buffer': told})\n"
     after = "sys.stdout = out; sys.argv.pop(1); w.answer({'kind': 'pdf'}, told.getvalue().decode())"
     whole = BEGIN + "import antiphon.documents.worker as w\n" + head + "path = sys.argv.pop(1); w.main()\n"

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final, get_args
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from antiphon.api.http import Call, ClientLeft, Parameter, Served, read_json, send_value
 from antiphon.api.multipart import Form
+from antiphon.api.paging import ORDERS
 from antiphon.config import Limits
-from antiphon.core.ports import FileQuery, Order
+from antiphon.core.ports import FileQuery
 from antiphon.engine.files import Files, NewFile, safe_filename
 from antiphon.errors import InvalidType, InvalidValue
 from antiphon.wire import codec
@@ -32,7 +33,6 @@ from antiphon.wire.files import (
 )
 
 PAGE_MAX: Final = 10_000
-ORDERS: Final = frozenset(get_args(Order))
 EXPIRY: Final = "expires_after"
 
 PARAMETERS: Final = (

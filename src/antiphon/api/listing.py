@@ -5,14 +5,15 @@ malformed or there twice.
 """
 
 from difflib import get_close_matches
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from msgspec import Struct
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from antiphon.api.http import Call, Parameter, Query, Served, send_value
-from antiphon.core.ports import Order, ResponseQuery
+from antiphon.api.paging import ORDERS
+from antiphon.core.ports import ResponseQuery
 from antiphon.engine.engine import Engine
 from antiphon.errors import InvalidValue, UnknownParameter
 from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, NAME_CHARS_MAX, NEAR_MISS
@@ -20,7 +21,6 @@ from antiphon.wire.dialect import DIALECTS, OPENAI
 from antiphon.wire.resources import ResponseList
 
 PAGE_DEFAULT, PAGE_MAX = 20, 100
-ORDERS: Final = get_args(Order)
 STATUSES: Final = ("cancelled", "completed", "failed", "in_progress", "incomplete", "queued")
 """Of what is not finished, background responses alone are listed."""
 TIME_MAX: Final = 10**15
@@ -64,7 +64,7 @@ PARAMETERS: Final = (
     ),
     Parameter(
         name="order",
-        schema={"type": "string", "enum": ORDERS, "default": "desc"},
+        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
         description="By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`.",
     ),
     Parameter(
@@ -104,7 +104,7 @@ def _asked(query: Query) -> ResponseQuery:
         if not value and not name.startswith(LABEL):
             raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
     status: Any = query.choice("status", None, frozenset(STATUSES))
-    order: Any = query.choice("order", "desc", frozenset(ORDERS))
+    order: Any = query.choice("order", "desc", ORDERS)
     return ResponseQuery(
         metadata=labels,
         model=query.one("model"),
