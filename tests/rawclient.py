@@ -290,6 +290,7 @@ class Played:
         self._batches.put_nowait(None)
 
     takes: frozenset[Sense] = frozenset(("image", "audio"))
+    can_prefill = False
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         del fresh
@@ -309,6 +310,9 @@ class Played:
                     return
         finally:
             self.is_over.set()
+
+    def prefills(self, prompt: Prompt) -> bool:
+        return self.can_prefill
 
     async def count(self, prompt: Prompt) -> Count:
         return Count(usage.given(prompt), is_exact=False)

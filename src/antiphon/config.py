@@ -196,6 +196,9 @@ class ChatUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", ta
 
     reasoning_field: Literal["reasoning_content", "reasoning"] | None = "reasoning_content"
     """Under which name thoughts of earlier turns are sent back; "null": not at all. Both names are read."""
+    prefill: Literal["none", "trailing", "continue_final_message"] = "none"
+    """How it is told to write on a message that was interrupted (docs/background.md): by that alone being the last one,
+    or by a parameter. A server that does not know the way begins a new answer in the middle of the old one."""
 
 
 class ResponsesUpstream(HttpUpstream, frozen=True, kw_only=True, tag_field="kind", tag="responses"):

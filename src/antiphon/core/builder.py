@@ -132,6 +132,13 @@ class Builder:
         if not self._is_begun:
             self.append(ev.ResponseInProgress(self._sequence, self._response))
 
+    def reopen(self) -> None:
+        """The one item that the past left open, a message, is written on by the turn that begins now. Who prefills has
+        one stream, so it comes under that key."""
+        ((key, draft),) = self._drafts.items()
+        del self._drafts[key]
+        self._last = self._drafts[Message, Text("").key] = draft
+
     # -- what the model says
 
     def feed(self, delta: Delta) -> None:

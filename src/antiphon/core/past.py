@@ -5,6 +5,7 @@ done, and never half closed.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import structs
 
@@ -91,16 +92,30 @@ class Past:
         return any(isinstance(item, Compaction) for item in self.items)
 
     @property
+    def begun(self) -> str:
+        """The text that was being written, where it is all that the turn has said, and plain: a model that prefills can
+        write it to its end. Empty where there is none."""
+        draft = next(iter(self.drafts.values()), None)
+        part = draft.open if draft else None
+        if draft is None or part is None or part.kind is not PARTS[Text]:
+            return ""
+        is_plain = not (draft.parts or part.annotations or part.logprobs or self.is_compacted)
+        is_last = draft.index == len(self.items) - 1 and len(self.drafts) == 1
+        is_first = not any(isinstance(item, Message) for item in self.items[self.settled :])
+        text = "".join(part.chunks)
+        return text if is_plain and is_last and is_first and text.strip() else ""
+
+    @property
     def fault(self) -> str:
-        """Why nobody can go on from here; empty when somebody can. What was told cannot be taken back, and what a tool
-        may have done is not done again."""
+        """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was told
+        cannot be taken back, and what a tool may have done is not done again."""
         if any(isinstance(item, HostedCall) for item in self.running.values()):
             return "while a tool was running, and it is not known what that has done"
-        if not self.is_whole and any(isinstance(item, Message) for item in self.output[self.settled :]):
-            return "in the middle of its answer"
-        return ""
+        is_midway = any(isinstance(item, Message) for item in self.output[self.settled :])
+        return MIDWAY if is_midway and not (self.is_whole or self.begun) else ""
 
 
+MIDWAY: Final = "in the middle of its answer"
 NOTHING_YET = Past()
 
 

@@ -393,6 +393,7 @@ def extended(
         prompt,
         items=(*prompt.items, *told),
         size=None if prompt.size is None else prompt.size + sum(map(counting.size, told)),
+        prefix="",
         tool_choice=prompt.tool_choice if refused or prompt.tool_choice == "none" else "auto",
         max_output_tokens=None if limit is None else limit - spent_tokens,
     )

@@ -65,6 +65,11 @@ class Model(Protocol):
         """
         ...
 
+    def prefills(self, prompt: Prompt) -> bool:
+        """Whether it can go on from `prompt.prefix` as from what it said itself. `stream` then says what comes behind
+        it, and nothing of it again. Asked only of prompts that may be resumed, before there is a prefix."""
+        ...
+
     async def count(self, prompt: Prompt) -> Count:
         """How many tokens the prompt is to its model. Estimated where nobody can tell: it raises only what `stream`
         would raise before it asks anybody."""

@@ -117,3 +117,14 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """About how many bytes the items are (core/usage.py); None: not added up yet."""
     is_live: bool = True
     """Whether somebody watches the answer come. Where nobody does, an adapter may gather what it reads."""
+    prefix: str = ""
+    """The text of the answer as far as it was said before it was interrupted: the model goes on behind it."""
+
+    @property
+    def may_be_resumed(self) -> bool:
+        """Whether an answer to it can go on in its middle. A form holds for a whole text, logprobs for every token, and
+        behind another message of the model nobody could tell where the begun one starts."""
+        last = self.items[-1] if self.items else None
+        is_behind_another = isinstance(last, Message) and last.role == "assistant"
+        is_free = self.format is None and self.tool_choice in ("auto", "none")
+        return is_free and self.top_logprobs is None and not is_behind_another

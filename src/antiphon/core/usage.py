@@ -72,7 +72,8 @@ def _bytes(text: str) -> int:
 def given(prompt: Prompt) -> int:
     """An estimate of the tokens that a model is told."""
     told = sum(map(size, prompt.items)) if prompt.size is None else prompt.size
-    return tokens(told + _bytes(prompt.instructions or "") + (len(json.encode(prompt.tools)) if prompt.tools else 0))
+    told += _bytes(prompt.instructions or "") + _bytes(prompt.prefix)
+    return tokens(told + (len(json.encode(prompt.tools)) if prompt.tools else 0))
 
 
 def settle(reported: Usage | None, prompt: Prompt, said: Said) -> tuple[Usage, bool]:

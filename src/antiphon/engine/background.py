@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from msgspec import structs
 
 from antiphon.core.builder import Builder
-from antiphon.core.past import Past
+from antiphon.core.past import MIDWAY, Past
 from antiphon.core.plan import Plan
 from antiphon.core.ports import Model
 from antiphon.core.runs import Claimed, Lease, NewRun, Ticket
@@ -186,11 +186,11 @@ class Background:
     async def _take(self, key: Key, attempt: _Attempt) -> None:
         claimed = attempt.claimed
         past = await self._past(*key)
-        if fault := self._fault(claimed, past):
-            await self._end(claimed, past, ServerError(fault))
-            return
         try:
+            self._check(claimed, past)
             plan, model, checks = await self._make(claimed)
+            if past.begun and not (plan.prompt.may_be_resumed and model.prefills(plan.prompt)):
+                raise _stopped(MIDWAY)
         except StorageError:
             raise
         except ApiError as error:
@@ -207,13 +207,14 @@ class Background:
         await run.task
         await journal.close()
 
-    def _fault(self, claimed: Claimed, past: Past) -> str:
+    def _check(self, claimed: Claimed, past: Past) -> None:
         most = self._world.limits.background_attempts_max
         if claimed.ticket.attempt > most:
-            return f"The response was begun {most} times and never ended (limits.background_attempts_max)."
+            raise ServerError(f"The response was begun {most} times and never ended (limits.background_attempts_max).")
         if claimed.request is None:
-            return "The stored request cannot be understood by this version of the server."
-        return past.fault and f"The server stopped {past.fault}. Please try again."
+            raise ServerError("The stored request cannot be understood by this version of the server.")
+        if past.fault:
+            raise _stopped(past.fault)
 
     async def _past(self, project: str, response_id: str) -> Past:
         past = Past()
@@ -324,6 +325,10 @@ def _told(task: asyncio.Task[None]) -> bool:
         return False
     logger.error("a background task broke", exc_info=task.exception())
     return True
+
+
+def _stopped(when: str) -> ServerError:
+    return ServerError(f"The server stopped {when}. Please try again.")
 
 
 def _now_ms() -> int:

@@ -50,6 +50,9 @@ class Replicas:
             async for batch in batches:
                 yield batch
 
+    def prefills(self, prompt: Prompt) -> bool:
+        return all(model.prefills(prompt) for model in self._models)
+
     async def count(self, prompt: Prompt) -> Count:
         return await self._models[0].count(prompt)
 

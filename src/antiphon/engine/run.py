@@ -186,10 +186,16 @@ class Run:
             await self._compact(prompt)
             return "completed", None
         for _ in range(self._world.limits.turns_max):
-            if self._compact_at is not None and await compacting.is_due(self._model, prompt, self._compact_at):
+            if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
+                return "incomplete", "max_output_tokens"
+            if (
+                self._compact_at is not None
+                and not prompt.prefix
+                and await compacting.is_due(self._model, prompt, self._compact_at)
+            ):
                 prompt = await self._compact(prompt)
-            before = len(self.response.output)
-            has_said_nothing = partial(self._has_only, before)
+            before = len(self.response.output) - bool(prompt.prefix)  # the turn's items: the first may be begun
+            has_said_nothing = partial(self._has_told_only, len(self.log.events))
             finish, prompt = await self._window.told(prompt, self._say, has_said_nothing)
             cut_short = finish.reason in INCOMPLETE
             if self._checks.inputs:
@@ -205,18 +211,18 @@ class Run:
                 return "completed", None
             self._count_repair(calls)
             prompt = self._next(prompt, added, calls.refused)
-            if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
-                return "incomplete", "max_output_tokens"
         raise ServerError(f"The model took more than {self._world.limits.turns_max} turns (limits.turns_max).")
 
-    def _has_only(self, items: int) -> bool:
-        return len(self.response.output) == items
+    def _has_told_only(self, events: int) -> bool:
+        return len(self.log.events) == events
 
     async def _beginning(self) -> Prompt | None:
         """The first prompt: after what turns of another attempt have added. None: nothing is missing but the end."""
         prompt, past = self.plan.prompt, self._journal.past if self._journal else None
         if past is None or not past.items:
             return prompt
+        if begun := past.begun:
+            return await self._resumed(prompt, begun)
         self._builder.abandon()
         self._publish()
         added = self.response.output[: past.settled]
@@ -229,6 +235,23 @@ class Run:
             return None
         told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
         return self._next(prompt, told, ()) if told else prompt
+
+    async def _resumed(self, prompt: Prompt, begun: str) -> Prompt:
+        """The prompt that goes on with a message that was begun. What that and the items before it took is counted by
+        the model, where it can, or estimated."""
+        self._builder.reopen()
+        before = self.response.output[:-1]
+        self._hosted = sum(isinstance(item, HostedCall) for item in before)
+        said = counting.Said()
+        said.text = len(json.encode(before)) if before else 0
+        self._count(Finish("stop"), prompt, said)
+        prompt = self._next(prompt, [item for item in before if item.status != "incomplete"], ())
+        resumed = structs.replace(prompt, prefix=begun)
+        spent = max(0, (await self._model.count(resumed)).tokens - (await self._model.count(prompt)).tokens)
+        self._usages.append(Usage(input_tokens=0, output_tokens=spent, total_tokens=spent))
+        self._chars = len(begun)
+        limit = prompt.max_output_tokens
+        return structs.replace(resumed, max_output_tokens=None if limit is None else limit - spent)
 
     def _is_over(self, calls: Calls) -> bool:
         """The client has something to do, or the model asked for nothing more. It goes on by itself after hosted calls,

@@ -22,10 +22,11 @@ from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest
 from antiphon.models.asking import Asking
 from antiphon.models.cards import Listing, connected, senses
-from antiphon.models.chatbody import LimitField, Object, ReasoningField, chat_request
+from antiphon.models.chatbody import PREFILLED, LimitField, Object, ReasoningField, chat_request
 from antiphon.models.counting import CHAT, Counter
 from antiphon.models.efforts import understood
 from antiphon.models.logprobs import chunk_reader
+from antiphon.models.resumed import resumed
 
 
 class ChatModel:
@@ -37,17 +38,26 @@ class ChatModel:
         self._efforts = settings.efforts
         self._listing = Listing(self._upstream, settings, clock)
         self._counter = Counter(self._upstream, CHAT)
+        self._prefill = settings.prefill
         self._asking = Asking(_Spelling(reasoning_field=settings.reasoning_field), self._turn)
 
     async def cards(self, *, fresh: bool = False) -> Sequence[ModelCard]:
         return await self._listing.get(fresh=fresh)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        return self._asking.stream(understood(prompt, self._efforts))
+        prompt = understood(prompt, self._efforts)
+        if not prompt.prefix:
+            return self._asking.stream(prompt)
+        told = prompt.prefix.rstrip()  # some servers and templates cut it off, others do not
+        told_prompt = structs.replace(prompt, prefix=told)
+        return resumed(self._asking.stream(told_prompt), space=prompt.prefix[len(told) :])
+
+    def prefills(self, prompt: Prompt) -> bool:
+        return self._prefill != "none"
 
     async def count(self, prompt: Prompt) -> Count:
         spelling = self._asking.spelling(prompt.model)
-        return await self._counter.count(prompt, lambda: _body(understood(prompt, self._efforts), spelling))
+        return await self._counter.count(prompt, lambda: self._body(understood(prompt, self._efforts), spelling))
 
     def window(self, name: str) -> int | None:
         return self._listing.window(name)
@@ -62,7 +72,7 @@ class ChatModel:
         await self._upstream.close()
 
     async def _turn(self, prompt: Prompt, spelling: "_Spelling") -> AsyncGenerator[list[Delta], None]:
-        sent = msgspec.json.encode(_body(prompt, spelling))
+        sent = msgspec.json.encode(self._body(prompt, spelling))
         reader = chunk_reader(prompt.top_logprobs)
         try:
             async with aclosing(self._upstream.post_events("/chat/completions", sent, is_live=prompt.is_live)) as reads:
@@ -75,6 +85,10 @@ class ChatModel:
                 raise self._upstream.masked(error) from None
         if deltas := reader.end():
             yield deltas
+
+    def _body(self, prompt: Prompt, spelling: "_Spelling") -> Object:
+        body = chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
+        return body | PREFILLED if prompt.prefix and self._prefill == "continue_final_message" else body
 
 
 # -- what the upstream is asked
@@ -102,10 +116,6 @@ class _Spelling(Struct, frozen=True, kw_only=True):
         if self.reasoning_field and self.reasoning_field in said and _UNKNOWN_PROPERTY.search(said):
             return structs.replace(self, reasoning_field=None)
         return None
-
-
-def _body(prompt: Prompt, spelling: _Spelling) -> Object:
-    return chat_request(prompt, reasoning_field=spelling.reasoning_field, limit_field=spelling.limit_field)
 
 
 _WANTS_OTHER_LIMIT = re.compile(r"use ['\"`]?max_completion_tokens")

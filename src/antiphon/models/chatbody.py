@@ -20,6 +20,7 @@ from antiphon.wire.items import (
     Message,
     MessagePart,
     OutputPart,
+    OutputText,
     Reasoning,
     ReasoningText,
     SummaryText,
@@ -55,6 +56,10 @@ def chat_request(prompt: Prompt, *, reasoning_field: ReasoningField, limit_field
         **_logprobs(prompt.top_logprobs),
         **(_tools(prompt) if prompt.tools else {}),
     }
+
+
+PREFILLED: Object = {"continue_final_message": True, "add_generation_prompt": False}
+"""What tells vLLM, SGLang and llama.cpp to write the last message on, as Transformers' templates name it."""
 
 
 def _format(wanted: JsonObjectFormat | JsonSchemaFormat | None) -> Object | None:
@@ -102,7 +107,8 @@ def _messages(prompt: Prompt, reasoning_field: ReasoningField) -> msgspec.Raw:
             made = earlier.behind(made)
             count = until
             prompt.memo.keep(key, items, count, made, len(made.messages))
-    system, messages = _Conversation(items[count:], reasoning_field).behind(made)
+    begun = (Message(role="assistant", content=(OutputText(text=prompt.prefix),)),) if prompt.prefix else ()
+    system, messages = _Conversation((*items[count:], *begun), reasoning_field).behind(made)
     text = "\n\n".join(filter(None, [prompt.instructions, *system, VERBOSITY.get(prompt.verbosity or "medium")]))
     head = _joined([{"role": "system", "content": text}] * bool(text))
     return msgspec.Raw(b"[%b]" % b",".join(filter(None, (head, messages))))

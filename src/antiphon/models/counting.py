@@ -21,7 +21,9 @@ from antiphon.models.upstream import Upstream
 TIMEOUT_S = 5.0
 """For an answer that takes milliseconds: a request waits for it."""
 UNSERVED = frozenset({401, 403, 404, 405, 501})
-COUNTED = frozenset({"model", "messages", "tools", "chat_template_kwargs"})
+COUNTED = frozenset(
+    {"model", "messages", "tools", "chat_template_kwargs", "continue_final_message", "add_generation_prompt"}
+)
 """Of a chat body, what makes the prompt."""
 
 _log = logging.getLogger("antiphon.upstream")

@@ -26,12 +26,13 @@ from antiphon.core.prompt import Prompt
 from antiphon.errors import ApiError, InvalidRequest, ModelError, SettingsError
 from antiphon.models import tiny
 from antiphon.models.answer import Answer, Constrained, OneCall
-from antiphon.models.chatbody import Object, chat_request
+from antiphon.models.chatbody import PREFILLED, Object, chat_request
 from antiphon.models.constraint import Constraint, blamed, check_takes_object, constraint
 from antiphon.models.counting import Counter, input_tokens_of_chat
 from antiphon.models.hub import prepared
 from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Worker, WorkerFailed
 from antiphon.models.logprobs import chunk_reader
+from antiphon.models.resumed import resumed
 from antiphon.models.upstream import Upstream
 from antiphon.wire.items import FunctionCallOutput, InputImage, Message
 
@@ -81,7 +82,8 @@ class LocalModel:
         worker, upstream = await self._engine()
         body, answer = await self._turn(prompt, worker.ready.template)
         try:
-            async with aclosing(_said(upstream, body, answer, prompt)) as batches:
+            said = _said(upstream, body, answer, prompt)
+            async with aclosing(resumed(said) if prompt.prefix else said) as batches:
                 async for batch in batches:
                     yield batch
         except (InvalidRequest, ModelError) as error:
@@ -93,6 +95,10 @@ class LocalModel:
                     "It is started again; please retry."
                 ) from error
             raise
+
+    def prefills(self, prompt: Prompt) -> bool:
+        """A grammar is of a whole answer, and cannot begin in its middle."""
+        return constraint(prompt, knows_tags=True, opening="answer") is None
 
     async def count(self, prompt: Prompt) -> Count:
         worker, _ = await self._engine()
@@ -198,6 +204,8 @@ def request(
     effort = body.pop("reasoning_effort", None)
     arguments = {"enable_thinking": is_thinking, "reasoning_effort": EFFORTS.get(effort, effort)}
     body["chat_template_kwargs"] = {name: value for name, value in arguments.items() if value is not None}
+    if prompt.prefix:
+        body |= PREFILLED
     if wanted is not None:
         # The answer is plain text to llama.cpp, and read by us. So are stop strings, which would break what has a form:
         # an answer that ends early is counted by its timings.

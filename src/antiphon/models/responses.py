@@ -51,6 +51,10 @@ class ResponsesModel:
     def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
         return self._asking.stream(understood(prompt, self._efforts))
 
+    def prefills(self, prompt: Prompt) -> bool:
+        """Never: an answer of this API begins with its beginning."""
+        return False
+
     async def count(self, prompt: Prompt) -> Count:
         spelling = self._asking.spelling(prompt.model)
         return await self._counter.count(prompt, lambda: count_request(understood(prompt, self._efforts), spelling))

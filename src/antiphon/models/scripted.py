@@ -16,6 +16,7 @@ Steps are parted by " | ", turns by " => ": when the calls of one turn are answe
 
     say first | call f {} => call g {} | call h {} => say done
 
+Behind a prefix (core/prompt.py) it goes on in its script.
 Asked for a summary (core/compaction.py), it says the first words of every message.
 After the outputs of the last turn's calls it says "got: " and the outputs; without a script it echoes the text.
 """
@@ -69,7 +70,7 @@ class ScriptedModel:
         return [ModelCard(id=self._name, created=FIRST_OF_JANUARY_2026, owned_by="antiphon")]
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Sequence[Delta], None]:
-        budget = prompt.max_output_tokens
+        budget, prefix = prompt.max_output_tokens, prompt.prefix
         if self._context_tokens and _given(prompt) >= self._context_tokens:
             raise ContextLengthExceeded
         said = thought = 0
@@ -79,7 +80,8 @@ class ScriptedModel:
             if verb == "fail":
                 raise ModelError(f"The scripted model failed: {text or 'as told'}.")
             if verb == "stall":
-                yield [Text("stalling")]
+                if not prefix:
+                    yield [Text("stalling")]
                 await asyncio.Event().wait()
             if verb == "cut":
                 reason = "length"
@@ -90,6 +92,11 @@ class ScriptedModel:
             if verb == "tell":
                 verb, text = "say", _told(prompt, text)
             for delta in _deltas(verb, text, len(prompt.items), said):
+                if prefix:
+                    prefix, rest = _behind(prefix, delta)
+                    if rest is None:
+                        continue
+                    delta = rest
                 if budget is not None and said >= budget:
                     reason = "length"
                     break
@@ -100,6 +107,9 @@ class ScriptedModel:
             if verb == "call" and reason == "stop":
                 reason = "tool_calls"
         yield [Finish(reason, _usage(prompt, said, thought))]
+
+    def prefills(self, prompt: Prompt) -> bool:
+        return True
 
     async def count(self, prompt: Prompt) -> Count:
         return Count(_given(prompt), is_exact=True)
@@ -217,6 +227,17 @@ def _pieces(text: str) -> Iterator[str]:
         yield word if number == 0 else " " + word
 
 
+def _behind(prefix: str, delta: Delta) -> tuple[str, Delta | None]:
+    """What of the prefix is to come after this delta, and what of the delta is behind the prefix."""
+    if not isinstance(delta, Text):
+        return prefix, None
+    if prefix.startswith(delta.text):
+        return prefix[len(delta.text) :], None
+    if delta.text.startswith(prefix):
+        return "", Text(delta.text[len(prefix) :])
+    raise ModelError(f"The scripted model does not say {prefix!r}.")
+
+
 def _told(prompt: Prompt, path: str) -> str:
     """What stands at a path such as `items.0.content.0.text`; null where nothing does."""
     told: Any = msgspec.to_builtins(prompt, enc_hook=lambda _: None)  # a memo is no part of what is told
@@ -248,7 +269,7 @@ def _usage(prompt: Prompt, said: int, thought: int) -> Usage:
 
 
 def _given(prompt: Prompt) -> int:
-    return sum(len(_words(item)) for item in prompt.items)
+    return sum(len(_words(item)) for item in prompt.items) + len(prompt.prefix.split())
 
 
 def _words(item: object) -> list[str]:
