@@ -107,8 +107,8 @@ class Past:
 
     @property
     def fault(self) -> str:
-        """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was told
-        cannot be taken back, and what a tool may have done is not done again."""
+        """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was
+        told cannot be taken back, and what a tool may have done is not done again."""
         if any(isinstance(item, HostedCall) for item in self.running.values()):
             return "while a tool was running, and it is not known what that has done"
         is_midway = any(isinstance(item, Message) for item in self.output[self.settled :])

@@ -188,11 +188,8 @@ class Run:
         for _ in range(self._world.limits.turns_max):
             if prompt.max_output_tokens is not None and prompt.max_output_tokens < 1:
                 return "incomplete", "max_output_tokens"
-            if (
-                self._compact_at is not None
-                and not prompt.prefix
-                and await compacting.is_due(self._model, prompt, self._compact_at)
-            ):
+            compact_at = None if prompt.prefix else self._compact_at
+            if compact_at is not None and await compacting.is_due(self._model, prompt, compact_at):
                 prompt = await self._compact(prompt)
             before = len(self.response.output) - bool(prompt.prefix)  # the turn's items: the first may be begun
             has_said_nothing = partial(self._has_told_only, len(self.log.events))

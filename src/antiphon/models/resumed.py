@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from os.path import commonprefix
 
 from msgspec import structs
 
@@ -13,8 +12,8 @@ from antiphon.errors import ModelError
 async def resumed(
     batches: AsyncGenerator[Sequence[Delta], None], space: str = ""
 ) -> AsyncGenerator[Sequence[Delta], None]:
-    """What a model says behind a prefix. `space` stands at the prefix's end and was not told: where the model says it,
-    it is not said again.
+    """What a model says behind a prefix. `space` stands at the prefix's end and was not told: what the model says of it
+    is left out, since it was said.
 
     Raises ModelError when the model thinks first: whatever it says then is another answer.
     """
@@ -29,12 +28,18 @@ async def resumed(
                 if not is_behind and isinstance(delta, Thought | Summary):
                     raise ModelError("The model did not go on with the answer that was interrupted.")
                 if not is_behind and isinstance(delta, Text):
-                    same = len(commonprefix((space, delta.text)))
-                    space, said = space[same:], delta.text[same:]
-                    if not said:
+                    space, text = _unlike(space, delta.text)
+                    if not text:
                         continue
-                    delta = structs.replace(delta, text=said)  # noqa: PLW2901 # what is left of it
+                    delta = structs.replace(delta, text=text)
                 is_behind = True
                 kept.append(delta)
             if kept:
                 yield kept
+
+
+def _unlike(one: str, other: str) -> tuple[str, str]:
+    """Both, without what they begin with alike."""
+    while one and other.startswith(one[0]):
+        one, other = one[1:], other[1:]
+    return one, other
