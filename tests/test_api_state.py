@@ -249,10 +249,12 @@ class Countdown:
 
 
 @asynccontextmanager
-async def process(database: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def process(
+    database: Path, model: str = "--scripted", **settings: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A server in a process of its own, and its address."""
-    words = [sys.executable, "-m", "antiphon", "serve", "--scripted", "--port", "0", "--log-format", "json"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
+    words = [sys.executable, "-m", "antiphon", "serve", *model.split(), "--port", "0", "--log-format", "json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")} | settings
     server = await asyncio.create_subprocess_exec(
         *words, "--database", str(database), cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
     )

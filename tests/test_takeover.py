@@ -79,6 +79,8 @@ PASTS: dict[str, tuple[Any, ...]] = {
     "calling": ([Thought("hm"), ToolCall("0", '{"a', name="f", call_id="call_1")],),
     "calling a custom tool": ([ToolCall("0", '{"input": "a', name="c", call_id="call_1")],),
     "called": ([Thought("hm"), ToolCall("0", "{}", name="f", call_id="call_1")], end_turn),
+    "saying": ([Thought("hm"), Text("half an "), Text("answer")],),
+    "saying nothing yet": ([Text("\n")],),
     "speaking": ([Thought("hm"), Text("half an "), Annotate(CITATION), Text("answer")],),
     "refusing": ([Refusal("I will")],),
     "spoken": ([Text("all")], end_turn),
@@ -128,7 +130,7 @@ async def left(settings: Settings, *steps: Any, **fields: Any) -> str:
 async def queued(at: Node, *, stream: bool = True, **fields: Any) -> str:
     if not stream:
         return str((await asked(at, **fields))["id"])
-    async with streaming(at.url, background=True, model="played", **fields) as one:
+    async with streaming(at.url, background=True, **{"model": "played", **fields}) as one:
         await one.head()
         return str((await one.frames_until("response.queued"))[0].data["response"]["id"])
 
@@ -190,7 +192,7 @@ async def test_a_call_that_the_client_is_to_make_needs_no_model_any_more(scripte
     assert items == [("reasoning", "completed"), ("function_call", "completed")]
 
 
-@pytest.mark.parametrize("name", ["speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"])
+@pytest.mark.parametrize("name", ["saying", "speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"])
 async def test_what_cannot_be_taken_back_or_done_again_fails(scripted: Settings, name: str) -> None:
     response_id = await left(scripted, *PASTS[name], tools=[TOOL])
     response, turns, _ = await taken_over(scripted, response_id, ANSWER)
