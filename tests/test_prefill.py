@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from antiphon.config import ChatUpstream, Limits, ResponsesUpstream, Settings
+from antiphon.config import ChatUpstream, Limits, ResponsesUpstream, Settings, Storage
 from antiphon.config import ScriptedModel as Scripted
 from antiphon.core.builder import Builder
 from antiphon.core.deltas import Delta, Finish, Refusal, Summary, Text, Thought, ToolCall
@@ -20,12 +20,13 @@ from antiphon.core.fold import Fold
 from antiphon.core.past import Past
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.engine.replicas import Replicas
-from antiphon.errors import ModelError
+from antiphon.errors import ContextLengthExceeded, ModelError
 from antiphon.models.chat import ChatModel
 from antiphon.models.local import LocalModel, builtin
 from antiphon.models.responses import ResponsesModel
 from antiphon.models.resumed import resumed
 from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire import codec
 from antiphon.wire.events import Event, OutputTextDelta
 from antiphon.wire.formats import JsonObjectFormat
@@ -33,7 +34,7 @@ from antiphon.wire.items import InputText, Message, OutputText, Reasoning, Reaso
 from antiphon.wire.tools import Grammar
 from tests import chatserver
 from tests.embedded import WEATHER, prompt, put_together
-from tests.rawclient import Played, create, final, streaming
+from tests.rawclient import Played, final, streaming
 from tests.rawserver import RawServer
 from tests.test_api_state import process
 from tests.test_background import STOP, TOOL, Node, node
@@ -77,7 +78,7 @@ def test_a_text_that_is_cut_anywhere_is_told_as_if_it_were_not(words: list[str],
         folded.feed(json.loads(codec.encode(event)))
 
 
-BEGUN = {"saying": "half an answer", "a tool ran and it spoke": "hm"}
+BEGUN = {"saying": "half an answer", "spoken": "all", "a tool ran and it spoke": "hm"}
 
 
 @pytest.mark.parametrize("name", PASTS)
@@ -86,10 +87,10 @@ def test_only_a_plain_text_is_begun(name: str) -> None:
 
 
 def test_a_text_behind_another_message_of_its_turn_or_with_another_part_is_not() -> None:
-    other_message = ([Text("a"), Thought("hm"), Text("b")],)
-    other_part = ([Refusal("a"), Text("b")],)
-
-    assert Past(spoken(*other_message)).fault == Past(spoken(*other_part)).fault == "in the middle of its answer"
+    others: list[list[Delta]] = [[Text("a"), Thought("hm"), Text("b")], [Refusal("a"), Text("b")]]
+    for said in others:
+        past = Past(spoken(said))
+        assert (past.begun, past.fault) == ("", "in the middle of its answer")
 
 
 # -- taken over
@@ -123,6 +124,39 @@ async def test_its_message_goes_on_in_the_same_item(scripted: Settings) -> None:
     assert asked.prefix == "half an answer"
     assert isinstance(asked.items[-1], Reasoning)
     assert response["usage"]["output_tokens"] > 8
+
+
+async def test_one_whose_limit_is_met_behind_the_last_word_is_incomplete(scripted: Settings) -> None:
+    response, _ = await gone_on(scripted, await left(scripted, *PASTS["saying"]), (Finish("length"),))
+
+    assert (response["status"], texts(response)) == ("incomplete", ["half an answer"])
+    assert response["output"][-1]["status"] == "incomplete"
+
+
+async def test_one_that_is_too_long_for_its_model_is_told_less_of_what_came_before(scripted: Settings) -> None:
+    turns = [{"role": role, "content": role * 99} for role in ("user", "assistant", "user")]
+    response_id = await left(scripted, *PASTS["saying"], input=turns, truncation="auto")
+    async with node(scripted) as heir:
+        heir.model.can_prefill = True
+        heir.model.fail(ContextLengthExceeded())
+        heir.model.say(Text(", and more"), STOP)
+        response = await heir.ended(response_id)
+        first, second = heir.model.prompts
+
+    assert texts(response) == ["half an answer, and more"]
+    assert len(first.items) > len(second.items)
+    assert first.prefix == second.prefix == "half an answer"
+
+
+async def test_a_message_that_was_told_to_its_end_stays_as_it_is(scripted: Settings) -> None:
+    """Whether it was the last thing in its turn, the model knows."""
+    call = ToolCall("0", "{}", name="f", call_id="call_1")
+    ended, _ = await gone_on(scripted, await left(scripted, *PASTS["spoken"]), (STOP,))
+    called, _ = await gone_on(scripted, await left(scripted, *PASTS["spoken"]), (call, Finish("tool_calls")))
+
+    assert (ended["status"], texts(ended)) == ("completed", ["all"])
+    assert (called["status"], texts(called)) == ("completed", ["all"])
+    assert [item["type"] for item in called["output"]] == ["message", "function_call"]
 
 
 async def test_after_it_the_model_may_call_tools_and_is_told_the_whole_message(scripted: Settings) -> None:
@@ -331,21 +365,25 @@ LEASES = {"ANTIPHON_LIMITS__BACKGROUND_LEASE_S": "1"}
 
 
 async def test_a_server_that_is_killed_in_the_middle_of_an_answer_loses_no_word_of_it(tmp_path: Path) -> None:
-    """It says the same every time, and never ends by itself."""
+    """The model never ends this one by itself, so that the kill comes in time."""
     database = tmp_path / "a.db"
-    async with process(database, "", **LEASES) as (killed, url), process(database, "", **LEASES) as (_, other):
-        whole = (await create(url, **COUNTING)).value
-        async with streaming(url, **COUNTING, background=True) as stream:
-            await stream.head()
-            before = await stream.frames_until("response.output_text.delta")
-            killed.kill()
-        response_id = before[0].data["response"]["id"]
-        heir = Node(other, Played())
+    asked = {**COUNTING, "background": True}
+    async with process(database, "", **LEASES) as (killed, url), streaming(url, **asked) as stream:
+        await stream.head()
+        before = await stream.frames_until("response.output_text.delta")
+        killed.kill()
+    response_id = before[0].data["response"]["id"]
+    store = SqliteStore(Storage(database=str(database)), Limits())
+    begun = Past(await store.runs.events("default", response_id, 1, 10_000)).begun
+    await store.close()
+    async with process(database, "", **LEASES) as (_, url):
+        heir = Node(url, Played())
         response = await heir.ended(response_id)
         frames = await heir.frames(response_id)
 
     assert final(frames) == response
     assert frames[: len(before)] == before
-    assert texts(response) == texts(whole)
+    (text,) = texts(response)
+    assert begun
+    assert text.startswith(begun)
     assert response["usage"]["output_tokens"] == COUNTING["max_output_tokens"]
-    assert response["usage"]["input_tokens"] > whole["usage"]["input_tokens"]  # it was told what was said

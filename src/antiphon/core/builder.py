@@ -133,11 +133,10 @@ class Builder:
             self.append(ev.ResponseInProgress(self._sequence, self._response))
 
     def reopen(self) -> None:
-        """The one item that the past left open, a message, is written on by the turn that begins now. Who prefills has
-        one stream, so it comes under that key."""
-        ((key, draft),) = self._drafts.items()
-        del self._drafts[key]
-        self._last = self._drafts[Message, Text("").key] = draft
+        """What the past left open, one message at most, is written on by the turn that begins now. Who prefills has one
+        stream, so it comes under that key."""
+        for key in list(self._drafts):
+            self._last = self._drafts[Message, Text("").key] = self._drafts.pop(key)
 
     # -- what the model says
 

@@ -93,17 +93,17 @@ class Past:
 
     @property
     def begun(self) -> str:
-        """The text that was being written, where it is all that the turn has said, and plain: a model that prefills can
-        write it to its end. Empty where there is none."""
-        draft = next(iter(self.drafts.values()), None)
-        part = draft.open if draft else None
-        if draft is None or part is None or part.kind is not PARTS[Text]:
+        """The text that was said last, where it is all that its turn has said, and plain: a model that prefills can say
+        what comes behind it, in the same item if that is still open. Empty where there is none."""
+        turn = self.output[self.settled :]
+        messages = [item for item in turn if isinstance(item, Message)]
+        if len(messages) != 1 or messages[0] is not turn[-1] or messages[0].status == "incomplete":
             return ""
-        is_plain = not (draft.parts or part.annotations or part.logprobs or self.is_compacted)
-        is_last = draft.index == len(self.items) - 1 and len(self.drafts) == 1
-        is_first = not any(isinstance(item, Message) for item in self.items[self.settled :])
-        text = "".join(part.chunks)
-        return text if is_plain and is_last and is_first and text.strip() else ""
+        is_alone = all(draft.index == len(self.items) - 1 for draft in self.drafts.values())
+        first, *others = messages[0].content or (None,)
+        if others or not isinstance(first, OutputText) or first.annotations or first.logprobs:
+            return ""
+        return first.text if is_alone and not self.is_compacted and first.text.strip() else ""
 
     @property
     def fault(self) -> str:
