@@ -22,7 +22,8 @@ from antiphon.core.prompt import Offer, Prompt
 from antiphon.engine.replicas import Replicas
 from antiphon.errors import ContextLengthExceeded, ModelError
 from antiphon.models.chat import ChatModel
-from antiphon.models.local import LocalModel, builtin
+from antiphon.models.counting import Answered, tokenize_chat
+from antiphon.models.local import LocalModel, builtin, request
 from antiphon.models.responses import ResponsesModel
 from antiphon.models.resumed import resumed
 from antiphon.models.scripted import ScriptedModel
@@ -38,7 +39,7 @@ from tests.rawclient import Played, final, streaming
 from tests.rawserver import RawServer
 from tests.test_api_state import process
 from tests.test_background import STOP, TOOL, Node, node
-from tests.test_takeover import PASTS, SKELETON, left, spoken, taken_over
+from tests.test_takeover import PASTS, SKELETON, compact, left, spoken, taken_over
 
 # -- the same draft
 
@@ -86,11 +87,20 @@ def test_only_a_plain_text_is_begun(name: str) -> None:
     assert Past(spoken(*PASTS[name])).begun == BEGUN.get(name, "")
 
 
-def test_a_text_behind_another_message_of_its_turn_or_with_another_part_is_not() -> None:
-    others: list[list[Delta]] = [[Text("a"), Thought("hm"), Text("b")], [Refusal("a"), Text("b")]]
-    for said in others:
-        past = Past(spoken(said))
-        assert (past.begun, past.fault) == ("", "in the middle of its answer")
+NOT_BEGUN: dict[str, tuple[Any, ...]] = {
+    "behind another message": ([Text("a"), Thought("hm"), Text("b")],),
+    "behind another part": ([Refusal("a"), Text("b")],),
+    "cut short": ([Text("a")], Builder.abandon),
+    "beside a call": ([ToolCall("0", "{", name="f", call_id="call_1"), Text("a")],),
+    "behind a compaction": (compact, [Text("a")]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_BEGUN)
+def test_others_are_not(name: str) -> None:
+    past = Past(spoken(*NOT_BEGUN[name]))
+
+    assert (past.begun, past.fault) == ("", "in the middle of its answer")
 
 
 # -- taken over
@@ -173,10 +183,7 @@ async def test_after_it_the_model_may_call_tools_and_is_told_the_whole_message(s
 
 
 async def test_what_was_redone_before_it_is_not_told(scripted: Settings) -> None:
-    def interrupted(builder: Builder) -> None:
-        builder.abandon()
-
-    response_id = await left(scripted, [Thought("lost")], interrupted, [Thought("kept"), Text("half")])
+    response_id = await left(scripted, [Thought("lost")], Builder.abandon, [Thought("kept"), Text("half")])
     response, (asked,) = await gone_on(scripted, response_id, (STOP,))
     thoughts = [item.content[0].text for item in asked.items if isinstance(item, Reasoning) and item.content]
 
@@ -293,6 +300,18 @@ async def test_an_upstream_is_told_of_it_in_its_way(prefill: Any, fields: dict[s
     assert not PREFILLED.keys() & other.keys()
 
 
+async def test_vllm_counts_what_was_begun_as_such() -> None:
+    sent: list[Any] = []
+
+    async def ask(path: str, body: object) -> Answered:
+        sent.append((path, body))
+        return Answered(count=3)
+
+    await tokenize_chat(ask, {"model": "m", "messages": [], "stream": True, **PREFILLED})
+
+    assert sent == [("/tokenize", {"model": "m", "messages": [], **PREFILLED})]
+
+
 def test_who_prefills_says_so() -> None:
     asked = Prompt(model="m", items=(user("hi"),))
     url = "http://127.0.0.1:9/v1"
@@ -349,6 +368,11 @@ async def test_the_embedded_engine_counts_what_was_begun(model: LocalModel) -> N
     assert counts[1].tokens > counts[0].tokens
     assert said.finish.usage is not None
     assert said.finish.usage.input_tokens == counts[1].tokens
+
+
+def test_the_embedded_engine_is_told_even_if_it_would_do_so_by_default() -> None:
+    assert request(STORY, None, None).items().isdisjoint(PREFILLED.items())
+    assert request(replace(STORY, prefix="Once"), None, None).items() >= PREFILLED.items()
 
 
 def test_it_does_not_write_on_what_a_grammar_holds(model: LocalModel) -> None:

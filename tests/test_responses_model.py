@@ -112,7 +112,7 @@ def test_every_field_of_a_prompt_is_sent_or_known_not_to_be() -> None:
     sent = {"model", "instructions", "items", "tools", "tool_choice", "allowed", "parallel_tool_calls", "sampling",
             "max_output_tokens", "stop", "format", "verbosity", "top_logprobs", "effort", "summary", "service_tier",
             "user", "cache_key"}  # fmt: skip
-    assert set(Prompt.__struct_fields__) == sent | {"is_live", "memo", "size"}
+    assert set(Prompt.__struct_fields__) == sent | {"is_live", "memo", "prefix", "size"}
 
 
 def test_a_schema_is_sent_with_what_is_known_of_it() -> None:
