@@ -29,6 +29,8 @@ from tests.test_store import KINDS, WAIT_S, answer, bounded, ids, made, open_fil
 __all__ = ["bounded"]
 
 NOW = 1_000_000
+T = 1_700_000_100
+"""When a response ends, in Unix seconds."""
 SOON = NOW + 10_000
 A, B = Lease(owner="a", until_ms=SOON), Lease(owner="b", until_ms=SOON + 10_000)
 REQUEST = CreateResponse(
@@ -163,7 +165,7 @@ async def test_a_project_that_has_enough_under_way_waits_and_others_do_not(store
 
     assert [one.ticket.response_id for one in first] == ["resp_a", "resp_b", "resp_d"]
     assert await claimed(store, B, each=2) == []
-    assert await store.runs.finish(ticket, ended("a"), ())
+    assert await store.runs.finish(ticket, ended("a"), (), T)
     assert [one.ticket.response_id for one in await claimed(store, B, each=2)] == ["resp_c"]
 
 
@@ -235,7 +237,7 @@ async def test_an_attempt_that_is_not_the_last_writes_nothing(store: Store) -> N
     (later,) = await claimed(store, B, now_ms=SOON)
 
     assert not await store.runs.append(ticket, deltas(2), SOON)
-    assert not await store.runs.finish(ticket, ended(), deltas(2))
+    assert not await store.runs.finish(ticket, ended(), deltas(2), T)
     assert await numbers(store) == [0, 1]
     assert (await store.response("p", "resp_x")).status == "in_progress"  # type: ignore[union-attr] # it is there
     assert await store.runs.append(later.ticket, deltas(2), SOON)
@@ -250,7 +252,7 @@ async def test_the_end_is_a_stored_response_like_any_other(store: Store) -> None
     ticket = await begun(store, after="parent", metadata={"colour": "red"})
     response = ended(after="parent", metadata={"colour": "red"})
     last = ResponseCompleted(2, response)
-    assert await store.runs.finish(ticket, response, [last])
+    assert await store.runs.finish(ticket, response, [last], T)
     child = await turn(store, "child", after="x")
 
     assert await store.response("p", "resp_x") == response
@@ -265,12 +267,12 @@ async def test_the_end_is_a_stored_response_like_any_other(store: Store) -> None
 
 async def test_what_is_over_is_not_made_again(store: Store) -> None:
     ticket = await begun(store)
-    await store.runs.finish(ticket, ended(), ())
+    await store.runs.finish(ticket, ended(), (), T)
 
     assert await claimed(store, B, now_ms=SOON * 2) == []
     assert await store.runs.seize("p", "resp_x", B) is None
     assert not await store.runs.append(ticket, deltas(2), SOON)
-    assert not await store.runs.finish(ticket, ended(), ())
+    assert not await store.runs.finish(ticket, ended(), (), T)
     assert await store.runs.held("a") == frozenset()
 
 
@@ -278,13 +280,13 @@ async def test_events_that_nobody_streams_go_with_the_end(store: Store) -> None:
     ticket = await begun(store, streams=False)
     await store.runs.append(ticket, deltas(2), SOON)
     assert await numbers(store) == [2]
-    await store.runs.finish(ticket, ended(), deltas(3))
+    await store.runs.finish(ticket, ended(), deltas(3), T)
 
     assert await numbers(store) == []
 
 
 async def test_a_deleted_response_leaves_neither_run_nor_events(store: Store) -> None:
-    await store.runs.finish(await begun(store), ended(), deltas(2))
+    await store.runs.finish(await begun(store), ended(), deltas(2), T)
     assert await store.delete("p", "resp_x")
 
     assert await store.runs.standing("p", "resp_x") is None
@@ -297,7 +299,7 @@ async def test_a_parent_erased_meanwhile_takes_nothing_away(store: Store) -> Non
     await turn(store, "parent")
     ticket = await begun(store, after="parent")
     await store.delete("p", "resp_parent")
-    await store.runs.finish(ticket, ended(after="parent"), ())
+    await store.runs.finish(ticket, ended(after="parent"), (), T)
 
     assert ids(await store.context("p", "resp_x")) == ["in_parent", "out_parent", "in_x", "out_x"]
 
@@ -325,7 +327,7 @@ async def test_its_conversation_is_locked_until_its_end(store: Store) -> None:
     ticket = await in_conversation(store)
     with pytest.raises(ConversationLocked):
         await store.conversations.add_items("p", "conv_a", [said("b")], ["spare"], now=10**9)
-    await store.runs.finish(ticket, ended(conversation=ConversationUse(id="conv_a")), ())
+    await store.runs.finish(ticket, ended(conversation=ConversationUse(id="conv_a")), (), T)
     await store.conversations.add_items("p", "conv_a", [said("b")], ["spare"], now=2)
 
     _, items = await store.conversations.context("p", "conv_a")
@@ -335,7 +337,7 @@ async def test_its_conversation_is_locked_until_its_end(store: Store) -> None:
 async def test_one_that_failed_frees_its_conversation_and_leaves_nothing_there(store: Store) -> None:
     ticket = await in_conversation(store)
     failed = replace(ended(conversation=ConversationUse(id="conv_a")), status="failed")
-    await store.runs.finish(ticket, failed, ())
+    await store.runs.finish(ticket, failed, (), T)
     await store.conversations.add_items("p", "conv_a", [said("b")], ["spare"], now=2)
 
     _, items = await store.conversations.context("p", "conv_a")

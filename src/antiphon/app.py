@@ -9,9 +9,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -29,6 +30,7 @@ from antiphon.engine.copies import Copies
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
+from antiphon.engine.retention import Sweeper
 from antiphon.engine.run import World
 from antiphon.engine.sources import Sources
 from antiphon.errors import InvalidRequest, SettingsError
@@ -146,7 +148,10 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         stack.push_async_callback(fetcher.close)
         kept = blobs.build(settings.storage)
         stack.push_async_callback(kept.close)
-        files = await stack.enter_async_context(_swept(Files(store.files, kept, settings.limits, _new_id, _now)))
+        files = Files(store.files, kept, settings.limits, _new_id, _now)
+        await stack.enter_async_context(_going_on(files.sweep_for_ever()))
+        sweeper = Sweeper(store.retention, _now)
+        await stack.enter_async_context(_going_on(sweeper.sweep_for_ever(settings.retention)))
         sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
         for source in sources:
             stack.push_async_callback(source.close)
@@ -180,15 +185,15 @@ async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
 
 
 @asynccontextmanager
-async def _swept(files: Files) -> AsyncGenerator[Files, None]:
-    """The files, swept now and from time to time."""
-    sweeping = asyncio.create_task(files.sweep_for_ever())
+async def _going_on(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None, None]:
+    """Meanwhile, and no longer."""
+    task = asyncio.create_task(work)
     try:
-        yield files
+        yield
     finally:
-        sweeping.cancel()
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await sweeping
+            await task
 
 
 def _inputs(settings: Settings, fetch: Fetch, files: Files, store: FileStore, kept: Blobs) -> Inputs:

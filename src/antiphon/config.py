@@ -150,6 +150,17 @@ class Limits(Section, frozen=True, kw_only=True):
     """Of them all."""
 
 
+class Retention(Section, frozen=True, kw_only=True):
+    """What is deleted by itself, and when. Conversations stay until they are deleted, files until they expire."""
+
+    responses_days: Annotated[int, Meta(ge=0)] = 0
+    """After it was created, a response is deleted as by DELETE. 0: never, for nobody expects a server of their own to
+    lose what it was given; the original deletes them after 30 days."""
+    background_events_hours: Annotated[int, Meta(ge=0)] = 24
+    """After it ended, a background response can be streamed no longer, only retrieved. A day, as an Idempotency-Key is
+    kept, whose request may come again for its stream. 0: as long as the response is there."""
+
+
 class Fetch(Section, frozen=True, kw_only=True):
     """How addresses that stand in requests are fetched. docs/security.md says what is refused."""
 
@@ -293,6 +304,7 @@ class Settings(Section, frozen=True, kw_only=True):
     sealing: Sealing = Sealing()
     cors: Cors = Cors()
     limits: Limits = Limits()
+    retention: Retention = Retention()
     fetch: Fetch = Fetch()
     models: tuple[ModelSettings, ...] = ()
     """Empty: the built-in demonstration model."""

@@ -114,6 +114,12 @@ class NotStreamable(InvalidRequest):
     param = "stream"
 
 
+class StreamExpired(NotStreamable):
+    """This response can no longer be streamed: its events are kept for a while only (retention.background_events_hours). Retrieve it without 'stream'."""  # noqa: E501
+
+    code = "response_stream_expired"
+
+
 class ModelNotFound(InvalidRequest):
     """The requested model does not exist."""
 
@@ -220,6 +226,10 @@ class ServerError(ApiError):
 
 class StorageError(ServerError):
     """The response could not be saved, so it was not completed."""
+
+
+class Unreadable(StorageError):
+    """What is stored cannot be understood."""
 
 
 class ModelError(ApiError):

@@ -36,6 +36,8 @@ class Past:
 
     def __init__(self, events: Iterable[ev.Event] = ()) -> None:
         self.next_number = 0
+        self.is_damaged = False
+        """What comes next cannot be understood: nobody can go on from here, and only the end can be told."""
         self.is_begun = False
         """Whether `response.in_progress` has been told."""
         self.items: list[OutputItem | None] = []
@@ -45,7 +47,9 @@ class Past:
             self.feed(event)
 
     def feed(self, event: ev.Event) -> None:
-        self.next_number = event.sequence_number + 1
+        """Raises LookupError for one that does not follow."""
+        if self.next_number not in (0, event.sequence_number):
+            raise LookupError(self.next_number)
         if isinstance(event, ev.Lifecycle):
             self.is_begun = self.is_begun or isinstance(event, ev.ResponseInProgress)
         elif isinstance(event, ev.OutputItemAdded):
@@ -59,8 +63,11 @@ class Past:
             self.running[event.output_index] = structs.replace(self.running[event.output_index], status=status)
         else:
             _write(self.drafts[_key(event.output_index)], event)
+        self.next_number = event.sequence_number + 1
 
     def _add(self, event: ev.OutputItemAdded) -> None:
+        if event.output_index != len(self.items):
+            raise LookupError(event.output_index)
         self.items.append(None)
         if isinstance(event.item, HostedCall | Compaction):
             self.running[event.output_index] = event.item
@@ -109,6 +116,8 @@ class Past:
     def fault(self) -> str:
         """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was
         told cannot be taken back, and what a tool may have done is not done again."""
+        if self.is_damaged:
+            return "and what is stored of this response cannot be understood"
         if any(isinstance(item, HostedCall) for item in self.running.values()):
             return "while a tool was running, and it is not known what that has done"
         is_midway = any(isinstance(item, Message) for item in self.output[self.settled :])

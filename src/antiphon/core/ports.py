@@ -8,6 +8,7 @@ from msgspec import Struct
 from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.core.requests import Requests
+from antiphon.core.retention import Retention
 from antiphon.core.runs import Runs
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
@@ -478,6 +479,9 @@ class Store(Protocol):
 
     @property
     def requests(self) -> Requests: ...
+
+    @property
+    def retention(self) -> Retention: ...
 
     async def keys(self) -> Sequence[ApiKey]:
         """All keys of all projects: the same object until a key changes. Cheap to call on every request."""

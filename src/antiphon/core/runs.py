@@ -61,7 +61,12 @@ class Standing(Struct, frozen=True, kw_only=True):
     streams: bool
     is_over: bool
     last_number: int
-    """The last sequence number that is written; -1: none."""
+    """The last sequence number that is written; -1: none, or none any more."""
+
+    @property
+    def is_expired(self) -> bool:
+        """Its events were kept for as long as they are kept, and are gone."""
+        return self.streams and self.is_over and self.last_number < 0
 
 
 class Runs(Protocol):
@@ -85,8 +90,9 @@ class Runs(Protocol):
         """Writes events, at least one, and renews the lease. False, with nothing written: there is a later attempt."""
         ...
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event]) -> bool:
-        """Writes its last events and the response as it ended, by the rules of `Store.save`. False as in `append`."""
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
+        """Writes its last events and the response as it ended, by the rules of `Store.save`. False as in `append`. What
+        could not be understood and stands where these events come is replaced. `now`: Unix seconds."""
         ...
 
     async def renew(self, tickets: Sequence[Ticket], lease: Lease) -> None:
@@ -106,7 +112,8 @@ class Runs(Protocol):
         ...
 
     async def events(self, project: str, response_id: str, after: int, limit: int) -> Sequence[Event]:
-        """What is written behind the event of this number, in order."""
+        """What is written behind the event of this number, in order. Ends before what cannot be understood; raises
+        Unreadable where that is the first."""
         ...
 
     async def changed(self, timeout_s: float) -> None:

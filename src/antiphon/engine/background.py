@@ -21,7 +21,16 @@ from antiphon.core.runs import Claimed, Lease, NewRun, Ticket
 from antiphon.engine.journal import Journal
 from antiphon.engine.run import Checks, Run, World, wire_error
 from antiphon.engine.signals import Key, Signals
-from antiphon.errors import ApiError, NotStreamable, QueueFull, ServerError, StorageError, Unavailable
+from antiphon.errors import (
+    ApiError,
+    NotStreamable,
+    QueueFull,
+    ServerError,
+    StorageError,
+    StreamExpired,
+    Unavailable,
+    Unreadable,
+)
 from antiphon.observe import log as logger
 from antiphon.wire.events import TERMINAL, Event, ResponseCreated, ResponseQueued
 from antiphon.wire.request import CreateResponse
@@ -32,6 +41,8 @@ SWEEP_S: Final = 1.0
 LOOK_S: Final = 0.25
 """Between looks whether somebody took away what is made here: to cancel it, mostly."""
 PAGE_EVENTS: Final = 500
+OPENING: Final = 2
+"""Events that are told before a response is made."""
 CANCEL_TRIES_MAX: Final = 10
 """When others cancel it at the same moment."""
 CANCEL_WAIT_S: Final = 5.0
@@ -101,7 +112,7 @@ class Background:
     async def add(self, project: str, plan: Plan, request: CreateResponse) -> None:
         """Queues a response. Raises QueueFull."""
         response = plan.response
-        opening = (ResponseCreated(0, response), ResponseQueued(1, response)) if request.stream else ()
+        opening = _opening(response) if request.stream else ()
         run = NewRun(response=response, request=request, given=plan.given, history=plan.history, opening=opening)
         if not await self._runs.add(project, run, self._world.limits.background_queue_max):
             raise QueueFull
@@ -191,15 +202,17 @@ class Background:
             plan, model, checks = await self._make(claimed)
             if past.begun and not (plan.prompt.may_be_resumed and model.prefills(plan.prompt)):
                 raise _stopped(MIDWAY)
-        except StorageError:
-            raise
         except ApiError as error:
+            if isinstance(error, StorageError) and not isinstance(error, Unreadable):
+                raise  # another time it may be read
             await self._end(claimed, past, error)
             return
+        past.next_number = max(past.next_number, OPENING)  # of what nobody streams, it is not written
         attempt.journal = journal = Journal(
             self._runs,
             claimed,
             past,
+            self._world.clock,
             self._world.limits.background_lease_s,
             lambda: self._signals.wake(key),
         )
@@ -218,20 +231,25 @@ class Background:
 
     async def _past(self, project: str, response_id: str) -> Past:
         past = Past()
-        while events := await self._runs.events(project, response_id, past.next_number - 1, PAGE_EVENTS):
-            for event in events:
-                past.feed(event)
-            await asyncio.sleep(0)  # others get their turn
-        past.next_number = max(past.next_number, 2)  # of what nobody streams, the opening is not written
+        try:
+            while events := await self._runs.events(project, response_id, past.next_number - 1, PAGE_EVENTS):
+                for event in events:
+                    past.feed(event)
+                await asyncio.sleep(0)  # others get their turn
+        except (Unreadable, LookupError, AssertionError):
+            past.is_damaged = True
         return past
 
     async def _end(self, claimed: Claimed, past: Past, error: ApiError | None) -> None:
         """Ends it without a run: failed, or cancelled."""
+        untold = _opening(structs.replace(claimed.response, status="queued"))[past.next_number :]
+        past.next_number = max(past.next_number, OPENING)
         builder = Builder(claimed.response, self._world.new_id, past=past)
         builder.abandon()
         final = builder.propose("failed" if error else "cancelled", error=wire_error(error))
         builder.append(final)
-        await self._runs.finish(claimed.ticket, final.response, builder.take())
+        events = (*untold, *builder.take())
+        await self._runs.finish(claimed.ticket, final.response, events, self._world.clock())
         self._signals.wake((claimed.ticket.project, claimed.ticket.response_id))
         logger.info("response ended", response=final.response.id, status=final.response.status)
 
@@ -253,6 +271,8 @@ class Background:
         if standing is None or not standing.streams:
             missing = "background" if standing is None else "stream"
             raise NotStreamable(f"This response cannot be streamed because it was not created with {missing}=true.")
+        if standing.is_expired:
+            raise StreamExpired
         return self._follow((project, response_id), after)
 
     async def _follow(self, key: Key, after: int) -> AsyncGenerator[Sequence[Event], None]:
@@ -260,6 +280,8 @@ class Background:
             change = self._signals.expect(key)
             try:
                 if events := await self._runs.events(*key, after, PAGE_EVENTS):
+                    if events[0].sequence_number > after + 1:
+                        raise Unavailable  # meanwhile its time has come: who asks again is told
                     yield events
                     after = events[-1].sequence_number
                     if isinstance(events[-1], TERMINAL):
@@ -317,6 +339,10 @@ class Background:
             self._sweeping = None
         if attempts:
             await self._runs.release([attempt.ticket for attempt in attempts])
+
+
+def _opening(response: Response) -> tuple[Event, ...]:
+    return ResponseCreated(0, response), ResponseQueued(1, response)
 
 
 def _told(task: asyncio.Task[None]) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from antiphon.core.ids import Clock
 from antiphon.core.past import Past
 from antiphon.core.runs import Claimed, Runs
 from antiphon.engine.log import EventLog
@@ -27,7 +28,9 @@ class Left(Exception):
 
 
 class Journal:
-    def __init__(self, runs: Runs, claimed: Claimed, past: Past, lease_s: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, runs: Runs, claimed: Claimed, past: Past, clock: Clock, lease_s: float, wake: Callable[[], None]
+    ) -> None:
         """`wake` is called when something has been written."""
         self.ticket = claimed.ticket
         self.past = past
@@ -35,6 +38,7 @@ class Journal:
         self.is_over = False
         self._runs = runs
         self._streams = claimed.streams
+        self._clock = clock
         self._lease_s = lease_s
         self._wake = wake
         self._log = EventLog()
@@ -116,7 +120,7 @@ class Journal:
         async with self._lock:
             try:
                 events = [*self._log.events[self._written :], final]
-                if self.is_left or not await self._runs.finish(self.ticket, final.response, events):
+                if self.is_left or not await self._runs.finish(self.ticket, final.response, events, self._clock()):
                     self._lose()
             except StorageError as error:
                 logger.error("a response could not be saved", response=self._id, error=error.message)

@@ -74,15 +74,27 @@ class Search(Struct, frozen=True, kw_only=True):
 
 def step(search: Search, bounds: Bounds) -> Script[Search]:
     """One step further. Raises TooLongHere with nothing lost, and NotFound for an unknown cursor."""
-    search, source = yield from _begun(search)
+    search = yield from begun(search)
     wanted = search.query.limit + 1 - len(search.found)
-    query, values = matching(search.project, search.query, source)
-    walked = (search.project, *source.values, *_range(search))
-    found = yield from column_of(query, (*walked, bounds.entries_max, *values, wanted))
+    found = yield from matches(search, bounds.entries_max, wanted)
     search = yield from _with_read(search, found[: wanted - 1], bounds)
     if search.is_over or len(found) == wanted:
         return replace(search, has_more=True, is_over=True)
-    last = yield from row_of(last_walked(search.query.order, source), (*walked, bounds.entries_max - 1))
+    return (yield from behind(search, bounds.entries_max))
+
+
+def matches(search: Search, entries_max: int, wanted: int) -> Script[list[int]]:
+    """The numbers of so many that match among the next entries."""
+    assert search.source
+    query, values = matching(search.project, search.query, search.source)
+    return column_of(query, (*_walk(search, search.source), entries_max, *values, wanted))
+
+
+def behind(search: Search, entries_max: int) -> Script[Search]:
+    """Further by so many entries."""
+    assert search.source
+    last_place = last_walked(search.query.order, search.source)
+    last = yield from row_of(last_place, (*_walk(search, search.source), entries_max - 1))
     return replace(search, is_over=True) if last is None else replace(search, place=(last[0], last[1]))
 
 
@@ -119,13 +131,14 @@ def _together(found: Sequence[int], own_bytes: Sequence[int], bytes_max: int) ->
 # -- where it begins
 
 
-def _begun(search: Search) -> Script[tuple[Search, Source]]:
+def begun(search: Search) -> Script[Search]:
+    """With its source, and the place where it begins."""
     if search.source is not None:
-        return search, search.source
+        return search
     place = yield from _first_place(search)
     search = replace(search, place=place)
     source = yield from _rarest(search)
-    return replace(search, source=source), source
+    return replace(search, source=source)
 
 
 def _first_place(search: Search) -> Script[sql.Place]:
@@ -144,6 +157,10 @@ def _first_place(search: Search) -> Script[sql.Place]:
 
 def _end(query: ResponseQuery) -> int:
     return LATEST if query.created_before is None else query.created_before
+
+
+def _walk(search: Search, source: Source) -> Row:
+    return (search.project, *source.values, *_range(search))
 
 
 def _range(search: Search) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from antiphon.errors import NotFound, StorageError
 from antiphon.stores.memory_conversations import MemoryConversations
 from antiphon.stores.memory_files import MemoryFiles
 from antiphon.stores.memory_requests import MemoryRequests
+from antiphon.stores.memory_retention import MemoryRetention
 from antiphon.stores.memory_runs import MemoryRuns
 from antiphon.wire import codec
 from antiphon.wire.items import Item
@@ -40,6 +41,7 @@ class MemoryStore:
         self.files = MemoryFiles()
         self.runs = MemoryRuns(self, self.conversations)
         self.requests = MemoryRequests()
+        self.retention = MemoryRetention(self, self.runs)
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         if (project, response.id) in self._kept:
@@ -73,8 +75,7 @@ class MemoryStore:
 
     async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
         """A plain look at all of them, so that it is easily seen to be right."""
-        living = [kept.response for (owner, _), kept in self._kept.items() if owner == project and kept.response]
-        living.sort(key=lambda response: response.created_at)  # what is equal stays as it was saved
+        living = self._listed(project)
         if query.order == "desc":
             living.reverse()
         if query.after is not None:
@@ -83,6 +84,17 @@ class MemoryStore:
                 raise NotFound(f"Response with id '{query.after[:128]}' not found.", param="after")
             living = living[places[query.after] :]
         return self._page_of([response for response in living if _matches(response, query)], query.limit)
+
+    def _listed(self, project: str) -> list[Response]:
+        living = [kept.response for (owner, _), kept in self._kept.items() if owner == project and kept.response]
+        return sorted(living, key=lambda response: response.created_at)  # what is equal stays as it was saved
+
+    def matching(self, project: str, query: ResponseQuery) -> list[Response]:
+        """All, oldest first."""
+        return [response for response in self._listed(project) if _matches(response, query)]
+
+    def projects(self) -> set[str]:
+        return {project for (project, _), kept in self._kept.items() if kept.response}
 
     def _page_of(self, matching: Sequence[Response], limit: int) -> ResponsePage:
         page: list[Response] = []

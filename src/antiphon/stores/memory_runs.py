@@ -25,6 +25,8 @@ class _Run:
     is_over: bool = False
     events: list[Event] = field(default_factory=list)
     last_number: int = -1
+    ended_at: int | None = None
+    """None: not yet, or its events are gone."""
 
     @property
     def streams(self) -> bool:
@@ -92,7 +94,7 @@ class MemoryRuns:
         _tell(run, events)
         return True
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event]) -> bool:
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
         run = self._fenced(ticket)
         if run is None:
             return False
@@ -100,7 +102,7 @@ class MemoryRuns:
             self._conversations.join(ticket.project, response, (*run.new.given, *response.output))
         self._rows.change(ticket.project, response)
         _tell(run, events)
-        run.is_over, run.owner = True, ""
+        run.is_over, run.owner, run.ended_at = True, "", now if run.streams else None
         if not run.streams:
             run.events.clear()
         return True
@@ -132,6 +134,17 @@ class MemoryRuns:
 
     async def changed(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)  # there is no other process
+
+    def expired(self, ended_before: int) -> list[_Run]:
+        return [run for run in self._runs.values() if run.ended_at is not None and run.ended_at < ended_before]
+
+    def forget(self, ended_before: int) -> int:
+        """Of how many the events are gone now."""
+        expired = self.expired(ended_before)
+        for run in expired:
+            run.events.clear()
+            run.last_number, run.ended_at = -1, None
+        return len(expired)
 
     def drop(self, project: str, response_id: str) -> None:
         self._runs.pop((project, response_id), None)

@@ -29,6 +29,7 @@ from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
 from antiphon.stores.postgres_writer import ATTEMPTS_MAX, Lane, Scripts
 from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
+from antiphon.stores.retention import StoredRetention
 from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, Script
 from antiphon.wire.items import Item
@@ -39,9 +40,6 @@ LANES: Final = 2
 READS_MAX: Final = 10_000
 """Waiting for a connection."""
 LISTING: Final = Bounds(entries_max=20_000, bytes_max=sys.maxsize)
-ALONE: Final = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
-"""Two that erase in one project wait for each other: of two siblings erased at once, each would leave the parent to the
-other."""
 ABOUT: Final = """
 SELECT split_part(current_setting('server_version'), ' ', 1), pg_database_size(current_database()),
   current_setting('max_connections')"""
@@ -64,6 +62,7 @@ class PostgresStore:
         self.files = StoredFiles(self._access)
         self.runs = StoredRuns(self._access, _changed)
         self.requests = StoredRequests(self._access)
+        self.retention = StoredRetention(self._access)
         self._page_chars_max = limits.page_chars_max
         self._ear = Ear(self._pool, postgres_schema.KEYS_CHANNEL, self._keys_may_differ)
         self._keys: tuple[ApiKey, ...] = ()
@@ -87,7 +86,7 @@ class PostgresStore:
                 await self._saves.write(saving, saving.text_bytes)
 
     async def delete(self, project: str, response_id: str) -> bool:
-        return await self.write(partial(_delete, project, response_id), 0, "The response was not deleted.")
+        return await self.write(partial(responses.delete, project, response_id), 0, "The response was not deleted.")
 
     async def add_key(self, key: ApiKey) -> None:
         await self.write(partial(responses.add_key, key), 0, "The key was not saved.")
@@ -220,11 +219,6 @@ UNREADABLE: Final = "The store could not be read."
 
 async def _asked(query: str, values: Row, connection: Connection) -> list[list[Row]]:
     return await postgres_play.ask(connection, [(query, values)])
-
-
-def _delete(project: str, response_id: str) -> Script[bool]:
-    yield [(ALONE, (project,))]
-    return (yield from responses.delete(project, response_id))
 
 
 def _probe() -> Script[None]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from antiphon.core.ports import ApiKey, Order, Page
-from antiphon.errors import NotFound
+from antiphon.errors import NotFound, Unreadable
 from antiphon.stores import sql
 from antiphon.stores.script import Query, Row, Script, TooLongHere, column_of, row_of, rows_of
 from antiphon.wire.items import Item
@@ -58,18 +58,32 @@ def read_items(project: str, ids: Sequence[str]) -> Script[dict[str, Item]]:
 
 
 def delete(project: str, response_id: str) -> Script[bool]:
+    yield [(sql.ALONE, (project,))]
     found = yield from row_of(sql.FIND_LIVING, (project, response_id))
     if found is None:
         return False
-    n = found[0]
-    (((body, created_at),),) = yield [(sql.READ_BODY, (n,))]
-    labels: list[Query] = [
-        (sql.DROP_METADATA, (project, key, value, created_at, n)) for key, value in sql.decode_labels(body).items()
-    ]
-    yield [*labels, (sql.DROP_EVENTS, (n,)), (sql.DROP_RUN, (n,)), (sql.ERASE_RESPONSE, (n,))]
-    for unneeded in (yield from column_of(sql.FIND_UNNEEDED, (n,))):
-        yield [(sql.DROP_ITEMS, sql.places(unneeded)), (sql.DROP_RESPONSE, (unneeded,))]
+    yield from erase(project, found[0])
     return True
+
+
+def erase(project: str, n: int) -> Script[None]:
+    """Of a living response; whoever does it is ALONE. Its items stay while a descendant lives, and go with the last."""
+    (((body, created_at),),) = yield [(sql.READ_BODY, (n,))]
+    labels = yield from labels_of(project, n, created_at, body)
+    unlabelled: list[Query] = [
+        (sql.DROP_METADATA, (project, key, value, created_at, n)) for key, value in labels.items()
+    ]
+    yield [*unlabelled, (sql.DROP_EVENTS, (n,)), (sql.DROP_RUN, (n,)), (sql.ERASE_RESPONSE, (n,))]
+    unneeded = yield from column_of(sql.FIND_UNNEEDED, (n,))
+    yield [query for one in unneeded for query in ((sql.DROP_ITEMS, sql.places(one)), (sql.DROP_RESPONSE, (one,)))]
+
+
+def labels_of(project: str, n: int, created_at: int, body: str) -> Script[dict[str, str]]:
+    """The metadata of a response, whatever has become of its body."""
+    try:
+        return sql.decode_labels(body)
+    except Unreadable:
+        return dict((yield from rows_of(sql.READ_METADATA, (project, created_at, n))))
 
 
 def add_key(key: ApiKey) -> Script[list[Row]]:

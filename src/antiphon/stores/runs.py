@@ -6,17 +6,19 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from antiphon.core.ports import FOR_EVER, Lock
+from antiphon.core.ports import FOR_EVER, JOINING, Lock
 from antiphon.core.runs import Claimed, Lease, NewRun, Standing, Ticket
-from antiphon.errors import StorageError
-from antiphon.stores import conversations, sql
+from antiphon.errors import StorageError, Unreadable
+from antiphon.stores import conversations, responses, sql
 from antiphon.stores.script import Access, Query, Script, column_of, row_of, rows_of
 from antiphon.wire import codec
-from antiphon.wire.events import Event
+from antiphon.wire.events import Event, Lifecycle
+from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
-from antiphon.wire.response import Response
+from antiphon.wire.response import ConversationUse, Response
 
 NOT_SAVED: Final = StorageError().message
 EventRow = tuple[int, str]
@@ -53,11 +55,11 @@ class StoredRuns:
         rows = _event_rows(events)
         return await self._access.write(partial(_append, ticket, rows, until_ms), _size(rows), NOT_SAVED)
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event]) -> bool:
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
         body, rows = sql.encode_body(response), _event_rows(events)
         output = sql.item_rows(response.output, is_input=False)
         size = len(body) + conversations.text_bytes(output) + _size(rows)
-        return await self._access.write(partial(_finish, ticket, response, body, output, rows), size, NOT_SAVED)
+        return await self._access.write(partial(_finish, ticket, response, body, output, rows, now), size, NOT_SAVED)
 
     async def renew(self, tickets: Sequence[Ticket], lease: Lease) -> None:
         if tickets:
@@ -79,7 +81,7 @@ class StoredRuns:
 
     async def events(self, project: str, response_id: str, after: int, limit: int) -> Sequence[Event]:
         found = await self._access.rows(sql.READ_EVENTS, (project, response_id, after, limit))
-        return [codec.decode_event(data.encode()) for (data,) in found]
+        return sql.decode_events([data for (data,) in found])
 
     async def changed(self, timeout_s: float) -> None:
         await self._changed(timeout_s)
@@ -149,8 +151,7 @@ def _claim(lease: Lease, now_ms: int, runs_max: int, per_project_max: int) -> Sc
             continue
         if (yield from rows_of(sql.TAKE_FREE_RUN, (lease.owner, lease.until_ms, n, now_ms))):  # nobody was faster
             under_way[project] += 1
-            with suppress(StorageError):  # a response that cannot be understood is in nobody's way
-                claimed.append((yield from _taken(n)))
+            claimed.append((yield from _taken(n)))
     return claimed
 
 
@@ -162,23 +163,42 @@ def _seize(project: str, response_id: str, lease: Lease) -> Script[Claimed | Non
 def _taken(n: int) -> Script[Claimed]:
     row = yield from row_of(sql.READ_RUN, (n,))
     assert row is not None
-    project, response_id, body, request, given, streams, attempt = row
-    response = replace(sql.decode_response(body, ()), status="in_progress")
+    project, response_id, model, created_at, body, request, given, streams, attempt = row
+    wanted: CreateResponse | None
+    items: tuple[Item, ...]
+    try:
+        response = sql.decode_response(body, ())
+    except Unreadable:
+        bare = Response(id=response_id, created_at=created_at, status="queued", background=True, model=model)
+        response, request = (yield from _salvaged(project, n, body, bare)), ""
+    try:
+        items = sql.decode_items((yield from column_of(sql.READ_GIVEN, (*sql.places(n), given))))
+        wanted = sql.decode_request(request)
+    except Unreadable:
+        wanted, items = None, ()
+    response = replace(response, status="in_progress")
     yield [(sql.UPDATE_RESPONSE, (response.status, sql.encode_body(response), 0, n))]
     return Claimed(
         ticket=Ticket(project=project, response_id=response_id, attempt=attempt),
         response=response,
-        request=_understood(request),
-        given=sql.decode_items((yield from column_of(sql.READ_GIVEN, (*sql.places(n), given)))),
+        request=wanted,
+        given=items,
         streams=bool(streams),
     )
 
 
-def _understood(request: str) -> CreateResponse | None:
-    try:
-        return sql.decode_request(request)
-    except StorageError:
-        return None
+def _salvaged(project: str, n: int, body: str, bare: Response) -> Script[Response]:
+    """What other rows tell of a response whose body cannot be understood, so that it can be ended: its first event, or
+    else what it goes on from, its labels, and the conversation that it keeps locked."""
+    with suppress(Unreadable):
+        events = sql.decode_events((yield from column_of(sql.FIRST_EVENT, (n,))))
+        if events and isinstance(events[0], Lifecycle):
+            return events[0].response
+    labels = yield from responses.labels_of(project, n, bare.created_at, body)
+    parent = yield from column_of(sql.FIND_PARENTS_ID, (n,))
+    locked = yield from column_of(sql.FIND_LOCKED, (project, bare.id))
+    conversation = ConversationUse(id=locked[0]) if locked else UNSET
+    return replace(bare, metadata=labels, previous_response_id=next(iter(parent), None), conversation=conversation)
 
 
 def _append(ticket: Ticket, rows: Sequence[EventRow], until_ms: int) -> Script[bool]:
@@ -192,24 +212,27 @@ def _append(ticket: Ticket, rows: Sequence[EventRow], until_ms: int) -> Script[b
 
 
 def _finish(
-    ticket: Ticket, response: Response, body: str, output: list[sql.ItemRow], rows: Sequence[EventRow]
+    ticket: Ticket, response: Response, body: str, output: list[sql.ItemRow], rows: Sequence[EventRow], now: int
 ) -> Script[bool]:
-    last = rows[-1][0] if rows else -1
-    found = yield from row_of(sql.END_RUN, (last, ticket.project, ticket.response_id, ticket.attempt))
+    first, last = (rows[0][0], rows[-1][0]) if rows else (0, -1)
+    found = yield from row_of(sql.END_RUN, (last, now, ticket.project, ticket.response_id, ticket.attempt))
     if found is None:
         return False
     n, given, streams = found
     places = sql.places(n)
     if response.conversation:
-        asked = sql.decode_items((yield from column_of(sql.READ_GIVEN, (*places, given))))
-        joining = [*sql.item_rows(asked, is_input=True), *output]
+        asked = (yield from column_of(sql.READ_GIVEN, (*places, given))) if response.status in JOINING else []
+        joining = [*sql.item_rows(sql.decode_items(asked), is_input=True), *output]
         yield from conversations.join(ticket.project, response, joining)
     (highest,) = yield from column_of(sql.LAST_PLACE, places)
     place = places[0] if highest is None else highest + 1
+    # What stands where the last events come could not be understood: else somebody had gone on from it.
+    from_here = (sql.DROP_EVENTS_FROM, (n, first)) if streams else (sql.DROP_EVENTS, (n,))  # not streamed: nobody's now
     yield [
+        from_here,
         *((sql.ADD_ITEM, (place + at, ticket.project, row.id, 0, row.type, row.data)) for at, row in enumerate(output)),
         (sql.UPDATE_RESPONSE, (response.status, body, conversations.text_bytes(output), n)),
-        *(_added_events(n, ticket.attempt, rows) if streams else [(sql.DROP_EVENTS, (n,))]),  # else for who takes over
+        *(_added_events(n, ticket.attempt, rows) if streams else ()),
     ]
     return True
 

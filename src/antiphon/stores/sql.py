@@ -12,8 +12,10 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from antiphon.core.ports import Order
-from antiphon.errors import SettingsError, StorageError
+from antiphon.errors import SettingsError, Unreadable
 from antiphon.stores import script
+from antiphon.wire import codec
+from antiphon.wire.events import Event
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
@@ -71,6 +73,9 @@ READ_PAGE: dict[Order, str] = {
 }
 PAGE_BEGINS: dict[Order, int] = {"asc": -1, "desc": 2**63 - 1}
 
+ALONE = "SELECT /* pg_advisory_xact_lock(hashtextextended( */ ? /* , 0)) */"
+"""Two that erase in one project wait for each other: of two siblings erased at once, each would leave the parent to the
+other. In SQLite one alone writes."""
 ERASE_RESPONSE = "UPDATE responses SET deleted = 1, body = NULL WHERE n = ?"
 FIND_UNNEEDED = """
 WITH RECURSIVE unneeded (n, parent) AS (
@@ -85,6 +90,8 @@ SELECT n FROM unneeded ORDER BY n DESC"""
 """An erased response without children, then its erased ancestors that had no other child: child before parent."""
 DROP_RESPONSE = "DELETE FROM responses WHERE n = ?"
 DROP_ITEMS = "DELETE FROM items WHERE place >= ? AND place < ?"
+READ_METADATA = "SELECT key, value FROM metadata WHERE project = ? AND created_at = ? AND response = ?"
+"""Reads past all of the project's: for a body that cannot be understood alone."""
 DROP_METADATA = """
 DELETE FROM metadata WHERE project = ? AND key = ? AND value = ? AND created_at = ? AND response = ?"""
 
@@ -106,6 +113,11 @@ RENEW_LOCK = "UPDATE conversations SET locked_until = ? WHERE project = ? AND id
 RELEASE_LOCK = """
 UPDATE conversations SET locked_by = NULL, locked_until = NULL WHERE project = ? AND id = ? AND locked_by = ?"""
 
+FIRST_EVENT = "SELECT data FROM response_events WHERE response = ? ORDER BY seq LIMIT 1"
+FIND_PARENTS_ID = "SELECT p.id FROM responses r JOIN responses p ON p.n = r.parent WHERE r.n = ?"
+FIND_LOCKED = "SELECT id FROM conversations WHERE project = ? AND locked_by = ?"
+"""Reads past all of the project's, as READ_METADATA does."""
+
 ADD_CONVERSATION_ITEM = "INSERT INTO conversation_items (place, project, id, data) VALUES (?, ?, ?, ?)"
 FIND_CONVERSATION_ITEM = """
 SELECT place, data FROM conversation_items WHERE project = ? AND id = ? AND place >= ? AND place < ?"""
@@ -126,7 +138,7 @@ FIND_RUN = """
 SELECT r.n, b.attempt, b.streams, b.is_over, b.last_seq, b.given FROM responses r JOIN runs b ON b.response = r.n
 WHERE r.project = ? AND r.id = ?"""
 READ_RUN = """
-SELECT r.project, r.id, r.body, b.request, b.given, b.streams, b.attempt
+SELECT r.project, r.id, r.model, r.created_at, r.body, b.request, b.given, b.streams, b.attempt
 FROM runs b JOIN responses r ON r.n = b.response WHERE b.response = ?"""
 COUNT_WAITING = "SELECT count(*) FROM runs WHERE is_over = 0 AND owner = ''"
 COUNT_UNDER_WAY = """
@@ -146,7 +158,7 @@ ADVANCE_RUN = f"""
 UPDATE runs SET last_seq = ?, lease_until = ? WHERE {_RUN_OF} AND attempt = ? RETURNING response"""  # noqa: S608
 """With END_RUN the fence: where it gives no row, nothing else is written."""
 END_RUN = f"""
-UPDATE runs SET last_seq = ?, is_over = 1, owner = '', request = ''
+UPDATE runs SET last_seq = ?, ended_at = ?, is_over = 1, owner = '', request = ''
 WHERE {_RUN_OF} AND attempt = ? RETURNING response, given, streams"""  # noqa: S608
 LEASE_RUN = """
 UPDATE runs SET owner = ?, lease_until = ?
@@ -166,6 +178,27 @@ READ_EVENTS = """
 SELECT e.data FROM responses r JOIN response_events e ON e.response = r.n
 WHERE r.project = ? AND r.id = ? AND r.deleted = 0 AND e.seq > ? ORDER BY e.seq LIMIT ?"""
 DROP_EVENTS = "DELETE FROM response_events WHERE response = ?"
+DROP_EVENTS_FROM = "DELETE FROM response_events WHERE response = ? AND seq >= ?"
+
+NEXT_PROJECT = "SELECT project FROM responses WHERE deleted = 0 AND project > ? ORDER BY project LIMIT 1"
+ABOUT_OLD = """
+SELECT r.created_at, r.chain_bytes - coalesce(p.chain_bytes, 0),
+  EXISTS (SELECT 1 FROM runs b WHERE b.response = r.n AND b.is_over = 0)
+FROM responses r LEFT JOIN responses p ON p.n = r.parent WHERE r.n = ?"""
+_ENDED = "is_over = 1 AND streams = 1 AND ended_at"
+ANY_ENDED = f"SELECT 1 FROM runs WHERE {_ENDED} < ? LIMIT 1"  # noqa: S608
+COUNT_ENDED = f"SELECT count(*) FROM runs WHERE {_ENDED} > 0 AND ended_at < ?"  # noqa: S608
+NOTE_ENDED = f"""
+UPDATE runs SET ended_at = ? WHERE response IN (
+  SELECT response FROM runs WHERE {_ENDED} = 0 LIMIT ? /* FOR UPDATE SKIP LOCKED */
+) RETURNING response"""  # noqa: S608
+ENDED_RUNS = f"""
+SELECT response FROM runs WHERE {_ENDED} > 0 AND ended_at < ?
+ORDER BY ended_at LIMIT ? /* FOR UPDATE SKIP LOCKED */"""  # noqa: S608
+EVENT_NUMBERS = "SELECT seq FROM response_events WHERE response = ? ORDER BY seq LIMIT ?"
+DROP_EVENTS_TO = "DELETE FROM response_events WHERE response = ? AND seq <= ?"
+CLOSE_STREAM = "UPDATE runs SET last_seq = -1 WHERE response = ?"
+FORGET_STREAM = "UPDATE runs SET last_seq = -1, ended_at = NULL WHERE response = ?"
 
 FIND_REQUEST = "SELECT digest, response_id, created_at FROM requests WHERE project = ? AND key = ?"
 ADD_REQUEST = (
@@ -257,6 +290,19 @@ def decode_request(text: str) -> CreateResponse:
         raise _unreadable(error) from error
 
 
+def decode_events(rows: Sequence[str]) -> list[Event]:
+    """Up to the first that cannot be understood; raises Unreadable where there is none before it."""
+    events: list[Event] = []
+    for data in rows:
+        try:
+            events.append(codec.decode_event(data.encode()))
+        except msgspec.MsgspecError as error:
+            if not events:
+                raise _unreadable(error) from error
+            break
+    return events
+
+
 def encode_metadata(metadata: dict[str, str]) -> str:
     return _ENCODER.encode(metadata).decode()
 
@@ -272,8 +318,8 @@ def _array(rows: Sequence[str]) -> str:
     return f"[{','.join(rows)}]"
 
 
-def _unreadable(error: msgspec.MsgspecError) -> StorageError:
-    return StorageError(f"What is stored cannot be understood: {error}")
+def _unreadable(error: msgspec.MsgspecError) -> Unreadable:
+    return Unreadable(f"What is stored cannot be understood: {error}")
 
 
 def places(n: int) -> Place:

@@ -30,6 +30,7 @@ from antiphon.stores.files import StoredFiles
 from antiphon.stores.listing import Bounds, Search, step
 from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
+from antiphon.stores.retention import StoredRetention
 from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, TooLongHere
 from antiphon.stores.sqlite_file import (
@@ -93,6 +94,7 @@ class SqliteStore:
         self.files = StoredFiles(access)
         self.runs = StoredRuns(access, Watch(watcher).changed)
         self.requests = StoredRequests(access)
+        self.retention = StoredRetention(access)
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
