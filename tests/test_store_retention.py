@@ -35,7 +35,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def pruned(store: Store, created_before: int = OLD, limit: int = 20, **wanted: Any) -> int:
     pruning = Pruning(project="p", created_before=created_before, limit=limit, **wanted)
-    return (await Sweeper(store.retention, lambda: T, pause_s=0).pruned(pruning)).count
+    return await Sweeper(store.retention, lambda: T, pause_s=0).responses(pruning)
 
 
 async def forgotten(store: Store, ended_before: int, now: int = T, limit: int = 1000) -> int:

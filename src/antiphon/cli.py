@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from antiphon import __version__, origins
+from antiphon import __version__, origins, pruning
 from antiphon.config import HttpUpstream, LocalModel, ModelSettings, Settings
 from antiphon.errors import AntiphonError, SettingsError
 from antiphon.keys import without_password
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     _config_flags(migrate)
     migrate.add_argument("--from-sqlite", metavar="FILE", help="import this SQLite database into an empty PostgreSQL")
     _keys_words(_command(commands, "keys", None, "Create, list and revoke API keys.", KEYS_EXAMPLES))
-    _responses_words(_command(commands, "responses", None, "Ask a running server.", RESPONSES_EXAMPLES))
+    _responses_words(_command(commands, "responses", None, "Ask a server; delete what is old.", RESPONSES_EXAMPLES))
     return parser
 
 
@@ -249,6 +249,9 @@ def _responses_words(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--no-stream", action="store_true", help="wait for the whole response")
     create.add_argument("--json", action="store_true", help="print the events, or the response, as JSON")
+    prune = _command(commands, "prune", _responses_prune, "Delete what is old from the database.", pruning.EXAMPLES)
+    pruning.words(prune)
+    _config_flags(prune)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -459,7 +462,7 @@ async def _revoke_key(settings: Settings, key_id: str) -> bool:
 def _settings_with_file(arguments: argparse.Namespace) -> Settings:
     settings = _settings(arguments)
     if settings.storage.database == ":memory:":
-        raise SettingsError("keys are kept in the database, and the settings keep it in memory: give --database FILE")
+        raise SettingsError("the settings keep the database in memory: give --database FILE")
     return settings
 
 
@@ -486,3 +489,9 @@ def _responses_create(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"--key-env: the environment variable {arguments.key_env} is not set")
     key = os.environ.get(arguments.key_env or KEY_VARIABLE)
     return client.create(arguments.url, key, question, as_json=arguments.json)
+
+
+def _responses_prune(arguments: argparse.Namespace) -> int:
+    for line in pruning.run(_settings_with_file(arguments), arguments):
+        _say(line)
+    return 0

@@ -197,6 +197,7 @@ class Background:
     async def _take(self, key: Key, attempt: _Attempt) -> None:
         claimed = attempt.claimed
         past = await self._past(*key)
+        past.is_damaged |= claimed.streams and past.next_number < OPENING
         try:
             self._check(claimed, past)
             plan, model, checks = await self._make(claimed)

@@ -1,7 +1,10 @@
 """Retention: what is old goes, a little at a time, by itself or when it is asked for. Knows no HTTP."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
+
+from msgspec.structs import replace
 
 from antiphon.config import Retention
 from antiphon.core import retention as port
@@ -23,10 +26,14 @@ HOUR_S: Final = 3600
 class Sweeper:
     """Any number of processes may sweep one database at once."""
 
-    def __init__(self, store: port.Retention, clock: Clock, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, store: port.Retention, clock: Clock, *, pause_s: float = PAUSE_S, only_counts: bool = False
+    ) -> None:
         self._store = store
         self._clock = clock
         self._pause_s = pause_s
+        self._only_counts = only_counts
+        self._step = store.count if only_counts else store.prune
 
     async def sweep_for_ever(self, settings: Retention) -> None:
         while True:
@@ -42,26 +49,33 @@ class Sweeper:
         if settings.background_events_hours:
             await self.events(now - settings.background_events_hours * HOUR_S)
         if settings.responses_days:
-            await self.responses(now - settings.responses_days * DAY_S)
+            before = now - settings.responses_days * DAY_S
+            counts = await self.everywhere(Pruning(project="", created_before=before, limit=STEP_RESPONSES))
+            if counts:
+                log.info("old responses were deleted", responses=sum(counts.values()), projects=len(counts))
 
-    async def responses(self, created_before: int) -> None:
+    async def everywhere(self, pruning: Pruning) -> Mapping[str, int]:
+        """How many went in each project; the pruning's own is not looked at."""
+        counts = {}
         project = await self._store.next_project("")
         while project is not None:
-            pruning = Pruning(project=project, created_before=created_before, limit=STEP_RESPONSES)
-            if count := (await self.pruned(pruning)).count:
-                log.info("old responses were deleted", project=project, responses=count)
+            if count := await self.responses(replace(pruning, project=project)):
+                counts[project] = count
             project = await self._store.next_project(project)
+        return counts
 
-    async def pruned(self, pruning: Pruning) -> Pruning:
-        """To its end."""
+    async def responses(self, pruning: Pruning) -> int:
+        """How many went."""
         while not pruning.is_over:
-            before, pruning = pruning, await self._store.prune(pruning)
-            if pruning.count > before.count:
+            before, pruning = pruning, await self._step(pruning)
+            if pruning.count > before.count and not self._only_counts:
                 await asyncio.sleep(self._pause_s)
-        return pruning
+        return pruning.count
 
     async def events(self, ended_before: int) -> int:
         """Of how many responses they went."""
+        if self._only_counts:
+            return await self._store.count_streams(ended_before)
         streams = 0
         while not (told := await self._store.prune_events(ended_before, self._clock(), STEP_EVENTS)).is_over:
             streams += told.streams
