@@ -101,6 +101,7 @@ class MemoryRuns:
         if response.conversation:
             self._conversations.join(ticket.project, response, (*run.new.given, *response.output))
         self._rows.change(ticket.project, response)
+        run.events = [event for event in run.events if not events or event.sequence_number < events[0].sequence_number]
         _tell(run, events)
         run.is_over, run.owner, run.ended_at = True, "", now if run.streams else None
         if not run.streams:

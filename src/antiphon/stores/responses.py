@@ -62,20 +62,30 @@ def delete(project: str, response_id: str) -> Script[bool]:
     found = yield from row_of(sql.FIND_LIVING, (project, response_id))
     if found is None:
         return False
-    yield from erase(project, found[0])
+    yield from erase(project, found[:1])
     return True
 
 
-def erase(project: str, n: int) -> Script[None]:
-    """Of a living response; whoever does it is ALONE. Its items stay while a descendant lives, and go with the last."""
-    (((body, created_at),),) = yield [(sql.READ_BODY, (n,))]
-    labels = yield from labels_of(project, n, created_at, body)
-    unlabelled: list[Query] = [
-        (sql.DROP_METADATA, (project, key, value, created_at, n)) for key, value in labels.items()
-    ]
-    yield [*unlabelled, (sql.DROP_EVENTS, (n,)), (sql.DROP_RUN, (n,)), (sql.ERASE_RESPONSE, (n,))]
-    unneeded = yield from column_of(sql.FIND_UNNEEDED, (n,))
-    yield [query for one in unneeded for query in ((sql.DROP_ITEMS, sql.places(one)), (sql.DROP_RESPONSE, (one,)))]
+def erase(project: str, numbers: Sequence[int]) -> Script[None]:
+    """Of living ones; whoever does it is ALONE. Their items stay while a descendant lives, and go with the last."""
+    bodies = yield [(sql.READ_BODY, (n,)) for n in numbers]
+    drops: list[Query] = []
+    for n, ((body, created_at),) in zip(numbers, bodies, strict=True):
+        labels = yield from labels_of(project, n, created_at, body)
+        *_, unneeded = yield [
+            *drops,
+            *((sql.DROP_METADATA, (project, key, value, created_at, n)) for key, value in labels.items()),
+            (sql.DROP_EVENTS, (n,)),
+            (sql.DROP_RUN, (n,)),
+            (sql.ERASE_RESPONSE, (n,)),
+            (sql.FIND_UNNEEDED, (n,)),
+        ]
+        drops = [drop for (one,) in unneeded for drop in _drops(one)]
+    yield drops
+
+
+def _drops(n: int) -> tuple[Query, Query]:
+    return (sql.DROP_ITEMS, sql.places(n)), (sql.DROP_RESPONSE, (n,))
 
 
 def labels_of(project: str, n: int, created_at: int, body: str) -> Script[dict[str, str]]:

@@ -54,8 +54,7 @@ class StoredRetention:
 def _prune(pruning: Pruning) -> Script[Pruning]:
     yield [(sql.ALONE, (pruning.project,))]
     ahead, found = yield from _found(pruning)
-    for n in found:
-        yield from responses.erase(pruning.project, n)
+    yield from responses.erase(pruning.project, found)
     return ahead
 
 

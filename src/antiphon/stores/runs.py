@@ -214,7 +214,7 @@ def _append(ticket: Ticket, rows: Sequence[EventRow], until_ms: int) -> Script[b
 def _finish(
     ticket: Ticket, response: Response, body: str, output: list[sql.ItemRow], rows: Sequence[EventRow], now: int
 ) -> Script[bool]:
-    first, last = (rows[0][0], rows[-1][0]) if rows else (0, -1)
+    last = rows[-1][0] if rows else -1
     found = yield from row_of(sql.END_RUN, (last, now, ticket.project, ticket.response_id, ticket.attempt))
     if found is None:
         return False
@@ -226,13 +226,13 @@ def _finish(
         yield from conversations.join(ticket.project, response, joining)
     (highest,) = yield from column_of(sql.LAST_PLACE, places)
     place = places[0] if highest is None else highest + 1
-    # What stands where the last events come could not be understood: else somebody had gone on from it.
-    from_here = (sql.DROP_EVENTS_FROM, (n, first)) if streams else (sql.DROP_EVENTS, (n,))  # not streamed: nobody's now
+    told: list[Query] = [(sql.DROP_EVENTS, (n,))]  # they were for who takes over
+    if streams:  # what stands where the last ones come could not be understood: else somebody had gone on from it
+        told = [*((sql.DROP_EVENTS_FROM, (n, seq)) for seq, _ in rows[:1]), *_added_events(n, ticket.attempt, rows)]
     yield [
-        from_here,
         *((sql.ADD_ITEM, (place + at, ticket.project, row.id, 0, row.type, row.data)) for at, row in enumerate(output)),
         (sql.UPDATE_RESPONSE, (response.status, body, conversations.text_bytes(output), n)),
-        *(_added_events(n, ticket.attempt, rows) if streams else ()),
+        *told,
     ]
     return True
 
