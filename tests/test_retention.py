@@ -7,7 +7,7 @@ import pty
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,22 +17,27 @@ import psycopg
 import pytest
 
 from antiphon import pruning, stores
-from antiphon.config import Retention, Settings
+from antiphon.config import Limits, Retention, Settings
 from antiphon.core.ports import Store
 from antiphon.core.retention import Pruning
+from antiphon.engine.background import PAGE_EVENTS, Background
 from antiphon.engine.retention import DAY_S, HOUR_S, Sweeper
+from antiphon.engine.run import World
+from antiphon.errors import StreamExpired, Unavailable
+from antiphon.sealing import Seal
 from antiphon.stores import postgres_connection, postgres_schema, sql
 from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.stores.sqlite_file import APPLICATION_ID
 from antiphon.wire import codec
+from antiphon.wire.events import ResponseCompleted
 from antiphon.wire.response import ResponseStatus
 from tests.conftest import WAIT_S, changed, serve
 from tests.postgres import Cluster
 from tests.test_cli import ROOT, Terminal, antiphon
 from tests.test_store import bounded, made, open_file, open_postgres
 from tests.test_store_retention import T, expired, forgotten
-from tests.test_store_runs import deltas, numbers
+from tests.test_store_runs import begun, deltas, ended, numbers
 
 __all__ = ["antiphon", "bounded"]
 
@@ -128,6 +133,35 @@ async def is_there(client: openai.AsyncOpenAI, response_id: str) -> bool:
     except openai.NotFoundError:
         return False
     return True
+
+
+@pytest.mark.parametrize("events_gone", [PAGE_EVENTS + 50, 10**6])
+async def test_a_reader_whose_events_go_meanwhile_is_not_told_that_it_is_over(tmp_path: Path, events_gone: int) -> None:
+    store = open_file(tmp_path)
+    ticket = await begun(store)
+    await store.runs.append(ticket, deltas(*range(2, PAGE_EVENTS + 100)), 2**50)
+    await store.runs.finish(ticket, ended(), [ResponseCompleted(PAGE_EVENTS + 100, ended())], T)
+    world = World(store, {}, Limits(), lambda prefix: f"{prefix}_1", lambda: T, Seal(b"s" * 32))
+    background = Background(world, None, None)  # type: ignore[arg-type] # it makes nothing here
+    reading = await background.follow("p", "resp_x", -1)
+    assert len(await anext(reading)) == PAGE_EVENTS
+    await store.retention.prune_events(T + 1, T, events_gone)
+
+    with pytest.raises(Unavailable):
+        await anext(reading)
+    with pytest.raises(StreamExpired):
+        await background.follow("p", "resp_x", PAGE_EVENTS)
+    await background.close()
+    await store.close()
+
+
+async def test_a_sweep_that_fails_is_logged_and_comes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_file(tmp_path)
+    await store.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await Sweeper(store.retention, lambda: T).sweep_for_ever(Retention())
+    assert "what is old was not swept" in "".join(capsys.readouterr())
 
 
 # -- antiphon responses prune

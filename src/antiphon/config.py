@@ -153,10 +153,10 @@ class Limits(Section, frozen=True, kw_only=True):
 class Retention(Section, frozen=True, kw_only=True):
     """What is deleted by itself, and when. Conversations stay until they are deleted, files until they expire."""
 
-    responses_days: Annotated[int, Meta(ge=0)] = 0
+    responses_days: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """After it was created, a response is deleted as by DELETE. 0: never, for nobody expects a server of their own to
     lose what it was given; the original deletes them after 30 days."""
-    background_events_hours: Annotated[int, Meta(ge=0)] = 24
+    background_events_hours: Annotated[int, Meta(ge=0, le=1_000_000)] = 24
     """After it ended, a background response can be streamed no longer, only retrieved. A day, as an Idempotency-Key is
     kept, whose request may come again for its stream. 0: as long as the response is there."""
 

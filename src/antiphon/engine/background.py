@@ -282,13 +282,15 @@ class Background:
             try:
                 if events := await self._runs.events(*key, after, PAGE_EVENTS):
                     if events[0].sequence_number > after + 1:
-                        raise Unavailable  # meanwhile its time has come: who asks again is told
+                        raise Unavailable  # meanwhile their time has come: who asks again is told
                     yield events
                     after = events[-1].sequence_number
                     if isinstance(events[-1], TERMINAL):
                         return
                     continue
                 standing = await self._runs.standing(*key)
+                if standing is not None and standing.is_expired:
+                    raise Unavailable
                 if standing is None or (standing.is_over and standing.last_number <= after):
                     return
                 if not standing.is_over:

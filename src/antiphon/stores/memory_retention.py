@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from antiphon.core.ports import ResponseQuery
 from antiphon.core.retention import Pruning, Told
 from antiphon.stores.memory_runs import MemoryRuns
+from antiphon.stores.retention import query_of
 from antiphon.wire.response import Response
 
 
@@ -40,15 +41,7 @@ class MemoryRetention:
         return replace(pruning, count=pruning.count + len(await self._found(pruning)), is_over=True)
 
     async def _found(self, pruning: Pruning) -> list[str]:
-        query = ResponseQuery(
-            metadata=pruning.metadata,
-            model=pruning.model,
-            status=pruning.status,
-            created_before=pruning.created_before,
-            limit=pruning.limit,
-            order="asc",
-        )
-        ids = [response.id for response in self._rows.matching(pruning.project, query)]
+        ids = [response.id for response in self._rows.matching(pruning.project, query_of(pruning))]
         runs = {response_id: await self._runs.standing(pruning.project, response_id) for response_id in ids}
         return [response_id for response_id, run in runs.items() if run is None or run.is_over]
 

@@ -60,7 +60,8 @@ def _prune(pruning: Pruning) -> Script[Pruning]:
 
 def _found(pruning: Pruning) -> Script[tuple[Pruning, list[int]]]:
     """The numbers of those to go in this step, and how far it leads."""
-    search = yield from listing.begun(_search(pruning))
+    search = listing.Search(project=pruning.project, query=query_of(pruning), page_chars_max=0)
+    search = yield from listing.begun(search)
     if pruning.place is not None:
         search = replace(search, place=pruning.place)
     matching = yield from listing.matches(search, ENTRIES_MAX, pruning.limit)
@@ -80,8 +81,8 @@ def _found(pruning: Pruning) -> Script[tuple[Pruning, list[int]]]:
     return replace(pruning, place=search.place, count=pruning.count + len(found), is_over=search.is_over), found
 
 
-def _search(pruning: Pruning) -> listing.Search:
-    query = ResponseQuery(
+def query_of(pruning: Pruning) -> ResponseQuery:
+    return ResponseQuery(
         metadata=pruning.metadata,
         model=pruning.model,
         status=pruning.status,
@@ -89,7 +90,6 @@ def _search(pruning: Pruning) -> listing.Search:
         limit=pruning.limit,
         order="asc",
     )
-    return listing.Search(project=pruning.project, query=query, page_chars_max=0)
 
 
 def _prune_events(ended_before: int, now: int, limit: int) -> Script[Told]:

@@ -193,7 +193,7 @@ def _salvaged(project: str, n: int, body: str, bare: Response) -> Script[Respons
     with suppress(Unreadable):
         events = sql.decode_events((yield from column_of(sql.FIRST_EVENT, (n,))))
         if events and isinstance(events[0], Lifecycle):
-            return events[0].response
+            return replace(events[0].response, output=())
     labels = yield from responses.labels_of(project, n, bare.created_at, body)
     parent = yield from column_of(sql.FIND_PARENTS_ID, (n,))
     locked = yield from column_of(sql.FIND_LOCKED, (project, bare.id))
