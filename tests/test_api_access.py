@@ -10,6 +10,7 @@ from antiphon import app, crypto
 from antiphon.config import Settings, StaticKey
 from antiphon.core.ports import ApiKey
 from antiphon.errors import SettingsError
+from antiphon.stores import open_store
 from tests.conftest import changed, serve
 from tests.rawclient import Answer, ask, create, exchange, request, scripted_in, streaming
 
@@ -193,7 +194,7 @@ def stored(key: str, settings: Settings, project: str = "alpha") -> ApiKey:
 
 
 async def test_keys_made_and_revoked_while_the_server_runs_count_at_once(scripted: Settings) -> None:
-    async with serve(scripted) as url, app.open_store(scripted) as elsewhere:
+    async with serve(scripted) as url, open_store(scripted) as elsewhere:
         assert (await models(url)).status == 200
         await elsewhere.add_key(stored(ALPHA, scripted))
         await elsewhere.add_key(stored(BETA, scripted))
@@ -205,7 +206,7 @@ async def test_keys_made_and_revoked_while_the_server_runs_count_at_once(scripte
 
 
 async def test_what_was_made_without_keys_belongs_to_the_default_project(scripted: Settings) -> None:
-    async with serve(scripted) as url, app.open_store(scripted) as elsewhere:
+    async with serve(scripted) as url, open_store(scripted) as elsewhere:
         response = (await create(url)).value
         await elsewhere.add_key(stored(ALPHA, scripted))
         await elsewhere.add_key(stored(BETA, scripted, "default"))
@@ -280,14 +281,14 @@ async def test_an_open_address_without_keys_is_refused(scripted: Settings, host:
 )
 async def test_an_open_address_with_keys_is_served_to_who_has_one(scripted: Settings, guard: dict[str, Any]) -> None:
     if guard.pop("stored", None) is not None:
-        async with app.open_store(scripted) as elsewhere:
+        async with open_store(scripted) as elsewhere:
             await elsewhere.add_key(stored(ALPHA, scripted))
     async with serve(changed(scripted, server={"host": "0.0.0.0"}, **guard)) as url:
         assert (await models(url)).refusal == NO_KEY
 
 
 async def test_an_open_address_stays_shut_when_its_last_key_is_revoked(scripted: Settings) -> None:
-    async with app.open_store(scripted) as elsewhere:
+    async with open_store(scripted) as elsewhere:
         await elsewhere.add_key(stored(ALPHA, scripted))
         async with serve(changed(scripted, server={"host": "0.0.0.0"})) as url:
             await elsewhere.revoke_key("key_alpha")

@@ -22,6 +22,7 @@ from antiphon.config import Settings, StaticKey
 from antiphon.core.ports import Store
 from antiphon.engine.files import SWEEP_MAX, UPLOAD_S, WRITING_S, Files, NewFile
 from antiphon.errors import InvalidRequest, NotFound, StorageError
+from antiphon.stores import open_store
 from antiphon.wire import files as wire
 from tests.conftest import WAIT_S, changed, serve
 from tests.rawclient import Answer, Exchange, ask
@@ -511,7 +512,7 @@ async def chunks(*pieces: bytes) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def keeping(settings: Settings) -> AsyncIterator[Kept]:
-    async with app.open_store(settings) as store:
+    async with open_store(settings) as store:
         yield Kept(store, settings)
 
 
@@ -576,7 +577,7 @@ async def test_what_is_described_wrongly_at_the_end_leaves_nothing(scripted: Set
 
 
 async def test_at_start_what_expired_meanwhile_is_swept(scripted: Settings) -> None:
-    async with app.open_store(scripted) as store:
+    async with open_store(scripted) as store:
         files = Files(store.files, blobs.build(scripted.storage), scripted.limits, app._new_id, lambda: 1)
         about = NewFile("a", wire.StoreFile(purpose="batch"))
         await files.create("p", chunks(b"x"), lambda: about)

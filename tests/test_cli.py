@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from antiphon import __version__, checks, cli, client, origins
+from antiphon import welcome as welcome_words
 from antiphon.config import Server
 from antiphon.core.ports import Check
 from antiphon.errors import AntiphonError
@@ -133,7 +134,7 @@ def test_a_full_disk_is_one_line_and_1() -> None:
 def test_flags_become_settings(antiphon: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", KEY)
     monkeypatch.setenv("B", "key-b")
-    words = "--host :: --port 0 --open-without-keys --strict --log-level debug --log-format json --database x.db"
+    words = "--host :: --port 0 --open-without-keys --strict --workers 2 --role api --log-level debug --log-format json --database x.db"
     models = "--model m.gguf --upstream http://a/v1 --upstream http://b/v1 --upstream-key-env A --upstream-key-env B"
     shown = json.loads(antiphon("check", "--json", *words.split(), *models.split(), "--scripted").out)
     assert shown["server"] == {
@@ -143,6 +144,8 @@ def test_flags_become_settings(antiphon: Terminal, monkeypatch: pytest.MonkeyPat
         "strict": True,
         "secret": "",
         "secret_env": "",
+        "workers": 2,
+        "role": "api",
         "log_level": "debug",
         "log_format": "json",
     }
@@ -219,7 +222,7 @@ def test_the_start_names_address_models_database_and_a_line_to_try() -> None:
 
 def welcome(*, needs_key: bool = False, **flags: object) -> str:
     dotted = {name.replace("__", "."): value for name, value in flags.items()}
-    return "\n".join(cli.welcome(origins.load(None, {}, dotted), needs_key=needs_key))
+    return "\n".join(welcome_words.lines(origins.load(None, {}, dotted), needs_key=needs_key))
 
 
 def test_the_start_shows_no_secret_and_a_line_that_fits_the_models() -> None:

@@ -21,8 +21,8 @@ from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.core.toolbox import INPUT_PARAMETERS
 from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest
-from antiphon.models import llama_worker
-from antiphon.models.local import LocalModel, builtin
+from antiphon.models import llama_worker, tiny
+from antiphon.models.local import LocalModel
 from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
 from antiphon.wire.tools import Grammar
@@ -36,7 +36,7 @@ Object = dict[str, Any]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model() -> AsyncIterator[LocalModel]:
-    opened = LocalModel(builtin(), Limits())
+    opened = LocalModel(tiny.settings(), Limits())
     yield opened
     await opened.close()
 
@@ -44,7 +44,7 @@ async def model() -> AsyncIterator[LocalModel]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def wild(model: LocalModel) -> AsyncIterator[LocalModel]:
     """The same weights at a temperature at which they say anything."""
-    settings = structs.replace(builtin(), name="wild", temperature=2.0)
+    settings = structs.replace(tiny.settings(), name="wild", temperature=2.0)
     opened = LocalModel(settings, Limits())
     yield opened
     await opened.close()
@@ -332,7 +332,7 @@ async def test_a_bias_brings_a_token_or_bars_it(model: LocalModel) -> None:
 
 async def tokenized(model: LocalModel, word: str) -> list[str]:
     worker, _ = await model._engine()
-    address, key = worker.ready.address, model._wanted.key
+    address, key = worker.ready.address, worker.key
     answer = await asyncio.to_thread(asked_engine, address, key, word)
     return [str(token) for token in answer]
 
@@ -399,7 +399,7 @@ class Recipe(BaseModel):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sdk() -> AsyncIterator[openai.AsyncOpenAI]:
-    settings = config.Settings(models=(builtin(),), storage=config.Storage(database=":memory:"))
+    settings = config.Settings(models=(tiny.settings(),), storage=config.Storage(database=":memory:"))
     async with (
         serve(settings) as url,
         openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S) as client,

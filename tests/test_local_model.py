@@ -33,7 +33,7 @@ from antiphon.models import llama_worker, tiny
 from antiphon.models.answer import OneCall
 from antiphon.models.hub import chosen, prepared
 from antiphon.models.llama_worker import Supervisor, Wanted, WorkerFailed, imported_engine
-from antiphon.models.local import LocalModel, builtin, request, rooted
+from antiphon.models.local import LocalModel, request, rooted
 from antiphon.models.upstream import Upstream
 from antiphon.wire.response import Usage
 from antiphon.wire.tools import Grammar
@@ -41,6 +41,7 @@ from tests.embedded import TREE, WAIT_S, WEATHER, prompt, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TINY = tiny.settings()
 RAMBLE = "Repeat for ever: " + "ab " * 300
 
 
@@ -86,7 +87,7 @@ def is_zombie(pid: int) -> bool:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model() -> AsyncIterator[LocalModel]:
-    opened = LocalModel(builtin(), Limits())
+    opened = LocalModel(TINY, Limits())
     await opened.start()
     yield opened
     await opened.close()
@@ -95,7 +96,7 @@ async def model() -> AsyncIterator[LocalModel]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def wild() -> AsyncIterator[LocalModel]:
     """The same weights at a temperature at which they say anything; as any user's file, so with no mercy shown."""
-    settings = structs.replace(builtin(), name="wild", temperature=1.5)
+    settings = structs.replace(TINY, name="wild", temperature=1.5)
     opened = LocalModel(settings, Limits())
     yield opened
     await opened.close()
@@ -313,7 +314,7 @@ async def test_a_choice_of_a_tool_that_is_not_offered_is_refused(model: LocalMod
 
 
 async def test_a_template_that_opens_the_thought_and_tags_no_calls_is_served_too(tmp_path: Path) -> None:
-    opened = LocalModel(structs.replace(builtin(), path=str(with_other_template(tmp_path)), name="other"), Limits())
+    opened = LocalModel(structs.replace(TINY, path=str(with_other_template(tmp_path)), name="other"), Limits())
     worker, _ = await opened._engine()
     always = llama_worker.Template(by_default="thought", told_to_think="thought", told_not_to="thought")
     assert worker.ready.template == always
@@ -427,18 +428,18 @@ async def test_a_worker_that_dies_again_and_again_stays_down_and_says_why() -> N
 
 
 async def test_a_closed_model_has_no_worker_and_starts_none() -> None:
-    opened = LocalModel(builtin(), Limits())
+    opened = LocalModel(TINY, Limits())
     assert (await say(opened, "Hello!")).text
     worker, _ = await opened._engine()
     await opened.close()
-    assert not worker.is_running
+    assert await worker.ended_within(WAIT_S)
     with pytest.raises(ModelError, match="shutting down"):
         await say(opened, "Hello!")
 
 
 async def test_a_model_closed_while_it_loads_fails_who_waits_and_leaves_no_process() -> None:
     before = llama_children()
-    opened = LocalModel(builtin(), Limits())
+    opened = LocalModel(TINY, Limits())
     waiting = asyncio.create_task(say(opened, "Hello!"))
     await eventually(lambda: asyncio.sleep(0, llama_children() > before))
     await opened.close()
@@ -505,7 +506,7 @@ async def test_a_file_that_is_no_whole_model_is_refused_with_the_engines_reason(
 
 async def test_an_engine_that_takes_too_long_is_given_up_and_ended() -> None:
     before = llama_children()
-    opened = LocalModel(structs.replace(builtin(), start_timeout_s=0.001), Limits())
+    opened = LocalModel(structs.replace(TINY, start_timeout_s=0.001), Limits())
     with pytest.raises(SettingsError, match=r"not ready after 0\.001 s"):
         await opened.start()
     assert llama_children() == before

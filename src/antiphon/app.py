@@ -9,22 +9,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from antiphon import blobs, models, observe, stores, tools
+from antiphon import blobs, models, observe, tools
 from antiphon.api import routes
 from antiphon.api.auth import LOOPBACK, Gate
-from antiphon.config import ModelSettings, Settings
-from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Store, Tool
+from antiphon.config import LocalModel, Settings
+from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Model, Store, Tool
 from antiphon.crypto import Secret
 from antiphon.documents.reader import DocumentReader
+from antiphon.engine.background import SWEEP_S
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.copies import Copies
 from antiphon.engine.engine import Engine
@@ -34,12 +34,14 @@ from antiphon.engine.retention import Sweeper
 from antiphon.engine.run import World
 from antiphon.engine.sources import Sources
 from antiphon.errors import InvalidRequest, SettingsError
+from antiphon.listener import BACKLOG, address, listen
+from antiphon.models.shared import SharedEngine
 from antiphon.net.address import Allowed
 from antiphon.net.fetch import Fetcher
 from antiphon.sealing import Seal
+from antiphon.stores import open_store
 from antiphon.wire import codec
 
-BACKLOG = 2048
 GC_ALLOCATIONS = 20_000
 """Between collections: little here is cyclic, and looking for it costs every token."""
 IDLE_S = 75
@@ -47,6 +49,8 @@ IDLE_S = 75
 a server that closes one just when it is used again makes the request fail."""
 LAST_WORDS_S = 5
 """Beyond limits.shutdown_grace_s, for the last events of runs that were cancelled then."""
+WORKER_SWEEP_S = 0.1
+"""Between looks for background responses, where others take the requests."""
 MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
 """Below it glibc takes memory from its heap: fresh mmaps make copies over 1 MB fifteen times slower."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -55,28 +59,25 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def serve(settings: Settings) -> int:
     """Serves until it is told to stop (SIGTERM, SIGINT); returns the exit code. Raises SettingsError."""
     observe.configure(settings.server.log_format, settings.server.log_level)
-    settings = msgspec.structs.replace(settings, models=tuple(map(models.prepared, _model_settings(settings))))
-    _tune_memory()
-    runner = asyncio.Runner(loop_factory=_loop_factory())
-    with runner:
+    settings = models.prepared(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
+    tune_memory()
     async with running(settings) as app:
-        with _listen(settings) as listener:
-            host, port = listener.getsockname()[:2]
-            observe.log.info("serving", address=f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-            gc.freeze()  # what start-up made stays for ever: the collector need not look at it again
-            gc.set_threshold(GC_ALLOCATIONS)
+        with listen(settings.server) as listener:
+            observe.log.info("serving", address=address(listener))
+            spare_collector()
             await http_server(app, settings).serve(sockets=[listener])
     observe.log.info("stopped")
     return 0
 
 
-def http_server(app: routes.Api, settings: Settings) -> uvicorn.Server:
+def http_server(app: routes.Api, settings: Settings) -> "HttpServer":
     """uvicorn as this project runs it. Stops by SIGTERM or SIGINT, or when its `should_exit` is set."""
-    return _Server(
+    return HttpServer(
         app,
         uvicorn.Config(
             app,
@@ -116,7 +117,7 @@ _METHODS = (b"POST ", b"GET ", b"DELETE ", b"HEAD ")
 _OFFER = re.compile(rb"\r\n(?:upgrade: *h2c|http2-settings:[^\r\n]*) *(?=\r\n|\Z)", re.IGNORECASE)
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Ends the runs before it closes its doors: whoever asks meanwhile is told that no new work is taken.
 
     uvicorn raises the signal it was stopped by again once it is done, which would cut short our own ending."""
@@ -124,10 +125,18 @@ class _Server(uvicorn.Server):
     def __init__(self, app: routes.Api, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
+        self._is_replaced = False
+
+    def retire(self) -> None:
+        """Stops, and leaves what comes from now on to the other processes that listen on the same socket."""
+        self._is_replaced = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._app.stop()
-        await super().shutdown(sockets)
+        if self._is_replaced:
+            await asyncio.gather(self._app.stop(), super().shutdown(sockets))
+        else:
+            await self._app.stop()
+            await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -138,11 +147,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
-    """The ASGI application with everything it needs opened, and closed again afterwards."""
+async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> AsyncGenerator[routes.Api, None]:
+    """The ASGI application with everything it needs opened, and closed again afterwards. `engines`: of the local
+    models, where another process runs them."""
+    role = settings.server.role
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
-        await _refuse_open_address(settings, store)
+        if role != "worker":
+            await _refuse_open_address(settings, store)
         key = secret(settings)
         fetcher = Fetcher(settings.fetch, settings.limits.fetches_max)
         stack.push_async_callback(fetcher.close)
@@ -152,7 +164,7 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         await stack.enter_async_context(_going_on(files.sweep_for_ever()))
         sweeper = Sweeper(store.retention, _now)
         await stack.enter_async_context(_going_on(sweeper.sweep_for_ever(settings.retention)))
-        sources = [models.build(one, settings.limits) for one in _model_settings(settings)]
+        sources = _sources(settings, engines)
         for source in sources:
             stack.push_async_callback(source.close)
         for source in sources:
@@ -162,7 +174,8 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
         inputs = _inputs(settings, fetcher, files, store.files, kept)
         engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
-        engine.start()
+        if role != "api":
+            engine.start(WORKER_SWEEP_S if role == "worker" else SWEEP_S)
         gate = Gate(
             store,
             key,
@@ -171,17 +184,16 @@ async def running(settings: Settings) -> AsyncGenerator[routes.Api, None]:
             needs_keys=_is_open_address(settings),
             hosts_open=settings.server.open_without_keys,
         )
-        yield routes.build(engine, files, gate, settings.limits, settings.cors, strict=settings.server.strict)
+        strict = settings.server.strict
+        yield routes.build(engine, files, gate, settings.limits, settings.cors, strict=strict, role=role)
 
 
-@asynccontextmanager
-async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
-    """The store of these settings, opened and migrated."""
-    store = stores.build(settings.storage, settings.limits)
-    try:
-        yield store
-    finally:
-        await store.close()
+def _sources(settings: Settings, engines: Sequence[SharedEngine]) -> list[Model]:
+    shared = iter(engines)
+    return [
+        models.build(one, settings.limits, next(shared, None) if isinstance(one, LocalModel) else None)
+        for one in models.chosen(settings)
+    ]
 
 
 @asynccontextmanager
@@ -225,7 +237,7 @@ async def doctor(settings: Settings) -> list[Check]:
     if settings.storage.is_postgres:
         checks.append(_check_secret(settings))
     checks.append(await _check_files(settings))
-    for one in _model_settings(settings):
+    for one in models.chosen(settings):
         source = models.build(one, settings.limits)
         try:
             checks.append(await source.check())
@@ -254,14 +266,6 @@ async def _check_files(settings: Settings) -> Check:
         await kept.close()
 
 
-def _model_settings(settings: Settings) -> tuple[ModelSettings, ...]:
-    if settings.models:
-        return settings.models
-    from antiphon.models import local
-
-    return (local.builtin(),)
-
-
 def _tools(settings: Settings) -> dict[str, Tool]:
     enabled = {"antiphon:scripted": settings.tools.scripted.enabled}
     return {kind: tools.build(kind) for kind, is_on in enabled.items() if is_on}
@@ -279,15 +283,6 @@ async def _refuse_open_address(settings: Settings, store: Store) -> None:
 
 def _is_open_address(settings: Settings) -> bool:
     return settings.server.host not in LOOPBACK and not settings.server.open_without_keys
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.server.host, settings.server.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from None
 
 
 def _new_id(prefix: str) -> str:
@@ -318,7 +313,7 @@ def _now() -> int:
     return int(time.time())
 
 
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+def loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
     if sys.platform == "win32":
         return None
     import uvloop
@@ -326,7 +321,13 @@ def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
     return uvloop.Loop
 
 
-def _tune_memory() -> None:
+def spare_collector() -> None:
+    """What start-up made stays for ever: the collector need not look at it again."""
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
+
+
+def tune_memory() -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from antiphon.config import LocalModel, Server, Settings, Storage
 from antiphon.core.ports import Check
+from antiphon.errors import SettingsError
 
 FREE_BYTES_MIN = 256 * 1024 * 1024
 """Room for some thousand long conversations; below it a server is about to refuse saving."""
@@ -51,6 +52,16 @@ def fault_of_port(server: Server) -> str:
             return f"{address} may not be used by this user; ports below 1024 need the right to"
         return f"{address} cannot be used: {error.strerror}"
     return ""
+
+
+def refuse_unshared(settings: Settings) -> None:
+    """Raises SettingsError where processes shall share what they cannot."""
+    server = settings.server
+    if server.workers > 1 and os.name != "posix":
+        raise SettingsError("server.workers: several workers share a socket, which this system does not do.")
+    if settings.storage.database == ":memory:" and (server.workers > 1 or server.role != "all"):
+        given = f"role {server.role}" if server.role != "all" else f"{server.workers} workers"
+        raise SettingsError(f"{given}: processes share a database, and this one is in memory. Give --database FILE.")
 
 
 def base_url(server: Server) -> str:

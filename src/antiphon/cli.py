@@ -10,15 +10,13 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon import __version__, origins, pruning
-from antiphon.config import HttpUpstream, LocalModel, ModelSettings, Settings
+from antiphon.config import Settings
 from antiphon.errors import AntiphonError, SettingsError
-from antiphon.keys import without_password
-from antiphon.models import tiny
 
 if TYPE_CHECKING:
     from antiphon.core.ports import ApiKey
@@ -167,6 +165,15 @@ def _settings_flags() -> argparse.ArgumentParser:
     group.add_argument("--host", dest="server.host", metavar="ADDRESS", help="where to listen (default 127.0.0.1)")
     group.add_argument("--port", dest="server.port", type=int, metavar="N", help="the port (default 8000; 0: any free)")
     group.add_argument(
+        "--workers", dest="server.workers", type=int, metavar="N", help="processes that serve (default 1)"
+    )
+    group.add_argument(
+        "--role",
+        dest="server.role",
+        choices=("all", "api", "worker"),
+        help="api: answer requests, and leave background responses to others; worker: make those (default all)",
+    )
+    group.add_argument(
         "--open-without-keys",
         dest="server.open_without_keys",
         action="store_true",
@@ -283,12 +290,19 @@ def _models(arguments: argparse.Namespace) -> list[dict[str, str]]:
 def _serve(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
 
-    from antiphon import app, checks  # not before the settings are right: these take half a second
+    from antiphon import checks, welcome
 
+    checks.refuse_unshared(settings)
     if settings.server.port and (fault := checks.fault_of_port(settings.server)):
         return _fail(fault)
-    for line in welcome(settings, needs_key=_needs_key(settings)):
+    for line in welcome.lines(settings, needs_key=_needs_key(settings)):
         _note(line)
+    if settings.server.workers > 1:
+        from antiphon import supervisor
+
+        return supervisor.serve(settings)
+    from antiphon import app  # which takes half a second
+
     return app.serve(settings)
 
 
@@ -296,47 +310,6 @@ def _needs_key(settings: Settings) -> bool:
     if settings.auth.required or settings.auth.keys:
         return True
     return settings.storage.database != ":memory:" and bool(_run(_stored_keys(settings)))
-
-
-def welcome(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
-    """What is about to be served, and a line to try it with. Only what the settings tell: no model is asked."""
-    from antiphon import checks
-
-    server = settings.server
-    url = checks.base_url(server) if server.port else f"http://{server.host}: a free port, named below"
-    yield f"antiphon {__version__}"
-    yield f"  address   {url}"
-    yield f"  models    {', '.join(map(_described, settings.models)) or f'{tiny.NAME} (built in)'}"
-    yield f"  database  {without_password(settings.storage.database)}"
-    if not settings.models:
-        yield f"  note      {tiny.DEMONSTRATION}"
-    if server.port:
-        yield f"  try       {_curl(url, settings, needs_key=needs_key)}"
-
-
-def _described(model: ModelSettings) -> str:
-    if isinstance(model, HttpUpstream):
-        shown = without_password(model.url)
-        return f"{', '.join(model.models) or 'all'} of {shown}"
-    if isinstance(model, LocalModel):
-        return f"{model.name} ({model.path})" if model.name else model.path
-    return model.name
-
-
-def _curl(url: str, settings: Settings, *, needs_key: bool) -> str:
-    key = ' -H "authorization: Bearer $ANTIPHON_API_KEY"' if needs_key else ""
-    first = settings.models[0] if settings.models else None
-    if isinstance(first, HttpUpstream):
-        name = first.models[0] if first.models else ""
-    elif isinstance(first, LocalModel):
-        name = first.name
-    else:
-        name = first.name if first else tiny.NAME
-    if not name:  # what it is called, the server says
-        return f"curl {url}/models{key}"
-    return (
-        f"""curl {url}/responses{key} -H 'content-type: application/json' -d '{{"model":"{name}","input":"Hello!"}}'"""
-    )
 
 
 # check
@@ -407,7 +380,7 @@ async def _add_key(settings: Settings, project: str, name: str) -> str:
     import secrets
     import time
 
-    from antiphon import app, crypto
+    from antiphon import app, crypto, stores
     from antiphon.core.ports import ApiKey
 
     key = crypto.new_key()
@@ -419,7 +392,7 @@ async def _add_key(settings: Settings, project: str, name: str) -> str:
         digest=crypto.digest(key, app.secret(settings)),
         created_at=int(time.time()),
     )
-    async with app.open_store(settings) as store:
+    async with stores.open_store(settings) as store:
         await store.add_key(stored)
     return key
 
@@ -439,9 +412,9 @@ def _keys_list(arguments: argparse.Namespace) -> int:
 
 
 async def _stored_keys(settings: Settings) -> "Sequence[ApiKey]":
-    from antiphon import app
+    from antiphon import stores
 
-    async with app.open_store(settings) as store:
+    async with stores.open_store(settings) as store:
         return await store.keys()
 
 
@@ -453,9 +426,9 @@ def _keys_revoke(arguments: argparse.Namespace) -> int:
 
 
 async def _revoke_key(settings: Settings, key_id: str) -> bool:
-    from antiphon import app
+    from antiphon import stores
 
-    async with app.open_store(settings) as store:
+    async with stores.open_store(settings) as store:
         return await store.revoke_key(key_id)
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Role: TypeAlias = Literal["all", "api", "worker"]
 HttpUrl: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^/\s]+")]
 
 
@@ -33,6 +34,12 @@ class Server(Section, frozen=True, kw_only=True):
     database, it would be stolen with what it protects."""
     secret_env: str = ""
     """Name of the environment variable that holds the secret; better than `secret` in the file."""
+    workers: Positive = 1
+    """Processes that serve, on one socket and one store. More than one: a small process beside them starts them again,
+    and runs the embedded models that they share. `[limits]` hold for each."""
+    role: Role = "all"
+    """api: answers requests, and leaves background responses to others. worker: makes those, and answers /health and
+    /ready alone."""
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

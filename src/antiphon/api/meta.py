@@ -68,9 +68,9 @@ async def _health(call: Call) -> None:
     await send_value(call, Health(version=__version__))
 
 
-def routes(engine: Engine) -> list[Served]:
-    it = _Meta(engine)
-    served = [
+def probes(engine: Engine) -> list[Served]:
+    """What a process answers, whatever its role."""
+    return [
         Served(
             method="GET",
             path="/health",
@@ -82,12 +82,17 @@ def routes(engine: Engine) -> list[Served]:
         Served(
             method="GET",
             path="/ready",
-            endpoint=it.ready,
+            endpoint=_Meta(engine).ready,
             summary="Whether the server takes new work: 503 while it stops",
             gives=Health,
             needs_key=False,
         ),
     ]
+
+
+def routes(engine: Engine) -> list[Served]:
+    it = _Meta(engine)
+    served = []
     for dialect in DIALECTS:
         models = f"{dialect.prefix}/models"
         served += [

@@ -13,12 +13,15 @@ from antiphon.api import conversations, listing, meta, responses, window
 from antiphon.api import files as files_api
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
-from antiphon.config import Cors, Limits
+from antiphon.config import Cors, Limits, Role
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
 from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
 from antiphon.wire import dialect
+
+NOTHING_HERE = "There is nothing at this path. See /openapi.json for what is served."
+WORKER_HERE = "This server makes background responses; it answers /health and /ready alone. Ask one with another role."
 
 
 class Api:
@@ -36,18 +39,22 @@ class Api:
         await self._engine.close()
 
 
-def build(engine: Engine, files: Files, gate: Gate, limits: Limits, cors: Cors, *, strict: bool) -> Api:
+def build(
+    engine: Engine, files: Files, gate: Gate, limits: Limits, cors: Cors, *, strict: bool, role: Role = "all"
+) -> Api:
     """The API as one ASGI application, without start-up and shutdown."""
-    served = [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
-    served += conversations.routes(engine, limits, strict=strict)
-    served += files_api.routes(files, limits, strict=strict)
-    served += window.routes(engine, limits, strict=strict)
-    served.append(meta.description(tuple(served)))
+    served = meta.probes(engine)
+    if role != "worker":
+        served += [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
+        served += conversations.routes(engine, limits, strict=strict)
+        served += files_api.routes(files, limits, strict=strict)
+        served += window.routes(engine, limits, strict=strict)
+        served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:
         methods.setdefault(one.path, {})[one.method] = one
     routes = [Route(path, _Endpoint(by_method, gate), methods=list(by_method)) for path, by_method in methods.items()]
-    app: ASGIApp = Border(Router(routes, redirect_slashes=False))
+    app: ASGIApp = Border(Router(routes, redirect_slashes=False), WORKER_HERE if role == "worker" else NOTHING_HERE)
     return Api(_with_cors(app, cors) if cors.origins else app, engine)
 
 
@@ -68,8 +75,10 @@ class _Endpoint:
 class Border:
     """Every error gets its envelope. Once an answer has begun, errors are the run's."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, nowhere: str) -> None:
+        """`nowhere`: what an unknown path is told."""
         self._app = app
+        self._nowhere = nowhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self  # makes the router raise for an unknown path or method, instead of answering itself
@@ -79,23 +88,20 @@ class Border:
         except ClientLeft:
             return
         except Exception as error:  # the first of the two places: whatever broke gets its envelope
-            answer = _answer(error, answering.request_id)
+            answer = self._answer(error, answering.request_id)
             if answering.has_begun:
                 raise
             allow = getattr(error, "headers", None) or {}
             headers = {name.lower().encode(): value.encode() for name, value in allow.items()}
             await send_error(scope, send, answer, headers)
 
-
-def _answer(error: Exception, request_id: str) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, HTTPException):
-        if error.status_code == 405:
-            return MethodNotAllowed()
-        return NotFound("There is nothing at this path. See /openapi.json for what is served.")
-    log.exception("a request broke", request=request_id)
-    return ServerError()
+    def _answer(self, error: Exception, request_id: str) -> ApiError:
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, HTTPException):
+            return MethodNotAllowed() if error.status_code == 405 else NotFound(self._nowhere)
+        log.exception("a request broke", request=request_id)
+        return ServerError()
 
 
 class _Cors(CORSMiddleware):

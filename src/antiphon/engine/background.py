@@ -37,7 +37,7 @@ from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
 
 SWEEP_S: Final = 1.0
-"""Between looks for what others left."""
+"""Between looks for what others took in or left."""
 LOOK_S: Final = 0.25
 """Between looks whether somebody took away what is made here: to cancel it, mostly."""
 PAGE_EVENTS: Final = 500
@@ -118,15 +118,16 @@ class Background:
             raise QueueFull
         self._wanted.set()
 
-    def start(self) -> None:
+    def start(self, sweep_s: float = SWEEP_S) -> None:
         """Begins to make what is asked for, and what was left."""
+        self._sweep_s = sweep_s
         self._sweeping = asyncio.create_task(self._sweep())
         self._sweeping.add_done_callback(self._sweep_on)
 
     def _sweep_on(self, swept: asyncio.Task[None]) -> None:
         """A bug there must not leave everything undone that comes after it."""
         if _told(swept) and not self._closing.is_set():
-            asyncio.get_running_loop().call_later(SWEEP_S, self.start)
+            asyncio.get_running_loop().call_later(SWEEP_S, self.start, self._sweep_s)
 
     # -- making
 
@@ -137,7 +138,7 @@ class Background:
             try:
                 if self._wanted.is_set() or now >= sweep_at:
                     self._wanted.clear()
-                    sweep_at = now + SWEEP_S
+                    sweep_at = now + self._sweep_s
                     await self._claim()
                 if self._attempts and now >= renew_at:
                     renew_at = now + self._world.limits.background_lease_s / 3
@@ -148,7 +149,7 @@ class Background:
             except StorageError as error:
                 logger.error("background responses could not be looked after", error=error.message)
             try:
-                async with asyncio.timeout(LOOK_S if self._attempts else SWEEP_S):
+                async with asyncio.timeout(min(LOOK_S, self._sweep_s) if self._attempts else self._sweep_s):
                     await self._wanted.wait()
             except TimeoutError:
                 continue

@@ -200,6 +200,7 @@ class Worker:
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._tail = bytearray()
         self._drain = asyncio.create_task(self._read_log())
+        self.key: str
         self.ready: Ready
 
     @classmethod
@@ -213,7 +214,7 @@ class Worker:
             raise WorkerFailed(f"no process can be started: {reason}") from reason
         try:
             async with asyncio.timeout(timeout_s):
-                worker.ready = await worker._greet(wanted)
+                worker.key, worker.ready = wanted.key, await worker._greet(wanted)
         except BaseException as reason:
             await worker.kill()
             if isinstance(reason, TimeoutError):
@@ -310,7 +311,8 @@ def explained(code: int, last_words: str) -> str:
 
 def main() -> NoReturn:
     """Serves until stdin closes. Leaves by _exit: nothing is worth saving, and a busy engine must not delay the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server ends us when it is done
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server ends us when it is done
+        signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever the engine prints to stdout must not mix with the answer
     wanted = msgspec.json.decode(sys.stdin.buffer.readline(), type=Wanted)

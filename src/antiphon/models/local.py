@@ -30,9 +30,10 @@ from antiphon.models.chatbody import PREFILLED, Object, chat_request
 from antiphon.models.constraint import Constraint, blamed, check_takes_object, constraint
 from antiphon.models.counting import Counter, input_tokens_of_chat
 from antiphon.models.hub import prepared
-from antiphon.models.llama_worker import Ready, Supervisor, Template, Wanted, Worker, WorkerFailed
+from antiphon.models.llama_worker import Supervisor, Template, Wanted, Worker, WorkerFailed
 from antiphon.models.logprobs import chunk_reader
 from antiphon.models.resumed import resumed
+from antiphon.models.shared import SharedEngine, SharedWorker
 from antiphon.models.upstream import Upstream
 from antiphon.wire.items import FunctionCallOutput, InputImage, Message
 
@@ -46,23 +47,21 @@ EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
 _log = logging.getLogger("antiphon.local")
 
 
-def builtin() -> Settings:
-    """The model that serves when none is configured; never in the place of one that was."""
-    return Settings(path=str(tiny.path()), name=tiny.NAME, context_tokens=8192, threads=1, temperature=0.0)
-
-
 class LocalModel:
-    """One model, in one worker process. Constructing it downloads what the settings name and is not yet here."""
+    """One model, in one worker process: its own, or one that is shared. Constructing it downloads what the settings
+    name and is not yet here."""
 
     takes: frozenset[Sense] = frozenset()
 
-    def __init__(self, settings: Settings, limits: Limits) -> None:
+    def __init__(self, settings: Settings, limits: Limits, shared: SharedEngine | None = None) -> None:
         self._settings = prepared(settings)
         self._is_tiny = Path(self._settings.path) == tiny.path()
         self._made_at = int(Path(self._settings.path).stat().st_mtime)
         self._limits = limits
-        self._wanted = msgspec.convert(self._settings, Wanted, from_attributes=True)
-        self._supervisor = Supervisor(self._wanted, start_timeout_s=self._settings.start_timeout_s)
+        self._supervisor: Supervisor | SharedEngine = shared or Supervisor(
+            msgspec.convert(self._settings, Wanted, from_attributes=True),
+            start_timeout_s=self._settings.start_timeout_s,
+        )
         self._upstream: Upstream | None = None
         self._counter: Counter | None = None
         self._context_tokens: int | None = None
@@ -126,14 +125,14 @@ class LocalModel:
         if self._upstream is not None:
             await self._upstream.close()
 
-    async def _engine(self) -> tuple[Worker, Upstream]:
+    async def _engine(self) -> tuple[Worker | SharedWorker, Upstream]:
         """The running worker, and the way to speak to it: each has its own port."""
         try:
             worker = await self._supervisor.worker()
         except WorkerFailed as failure:
             raise ModelError(f"The model {self._settings.name} cannot run: {failure}.") from failure
         if self._upstream is None or self._upstream.url != worker.ready.address:
-            former, self._upstream = self._upstream, self._connected(worker.ready)
+            former, self._upstream = self._upstream, self._connected(worker)
             self._counter = Counter(self._upstream, (input_tokens_of_chat,))
             self._context_tokens = worker.ready.context_tokens
             if former is not None:
@@ -159,10 +158,10 @@ class LocalModel:
             return body | {"timings_per_token": True}, OneCall()
         return body, Answer()
 
-    def _connected(self, ready: Ready) -> Upstream:
+    def _connected(self, worker: Worker | SharedWorker) -> Upstream:
         return Upstream(
-            ready.address,
-            key=self._wanted.key,
+            worker.ready.address,
+            key=worker.key,
             connect_timeout_s=10.0,
             silence_timeout_s=self._settings.silence_timeout_s,
             attempts_max=1,

@@ -1,8 +1,10 @@
 """Stores, one file a kind, loaded on use: kind -> where its class is."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from importlib import import_module
 
-from antiphon.config import Limits, Storage
+from antiphon.config import Limits, Settings, Storage
 from antiphon.core.ports import Store
 from antiphon.errors import SettingsError
 
@@ -20,6 +22,16 @@ def build(storage: Storage, limits: Limits, kind: str = "") -> Store:
     module, _, name = STORES[kind or ("postgres" if storage.is_postgres else "sqlite")].partition(":")
     store: Store = getattr(import_module(module), name)(storage, limits)
     return store
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncGenerator[Store, None]:
+    """The store of these settings, opened and migrated. Raises SettingsError."""
+    store = build(settings.storage, settings.limits)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def require_postgres() -> None:

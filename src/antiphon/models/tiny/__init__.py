@@ -3,6 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
+from antiphon.config import LocalModel
+
 NAME = "antiphon-tiny"
 DEMONSTRATION = (
     f"{NAME} is built in for demonstration and tests: it knows nothing and is no assistant. "
@@ -13,3 +15,8 @@ DEMONSTRATION = (
 
 def path() -> Path:
     return Path(str(files(__name__) / "antiphon-tiny.gguf"))
+
+
+def settings() -> LocalModel:
+    """The model that serves when none is configured; never in the place of one that was."""
+    return LocalModel(path=str(path()), name=NAME, context_tokens=8192, threads=1, temperature=0.0)
