@@ -134,7 +134,8 @@ def test_a_full_disk_is_one_line_and_1() -> None:
 def test_flags_become_settings(antiphon: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", KEY)
     monkeypatch.setenv("B", "key-b")
-    words = "--host :: --port 0 --open-without-keys --strict --workers 2 --role api --log-level debug --log-format json --database x.db"
+    words = "--host :: --port 0 --open-without-keys --strict --log-level debug --log-format json --database x.db"
+    words += " --workers 2 --role api"
     models = "--model m.gguf --upstream http://a/v1 --upstream http://b/v1 --upstream-key-env A --upstream-key-env B"
     shown = json.loads(antiphon("check", "--json", *words.split(), *models.split(), "--scripted").out)
     assert shown["server"] == {

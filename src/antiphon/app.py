@@ -49,6 +49,8 @@ IDLE_S = 75
 a server that closes one just when it is used again makes the request fail."""
 LAST_WORDS_S = 5
 """Beyond limits.shutdown_grace_s, for the last events of runs that were cancelled then."""
+FIRST_REQUEST_S = 0.5
+"""In which a connection that was just accepted brings its request."""
 WORKER_SWEEP_S = 0.1
 """Between looks for background responses, where others take the requests."""
 MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
@@ -133,6 +135,9 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._is_replaced:
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(FIRST_REQUEST_S)
             await asyncio.gather(self._app.stop(), super().shutdown(sockets))
         else:
             await self._app.stop()

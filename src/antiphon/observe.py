@@ -31,7 +31,8 @@ def configure(form: str = "auto", level: str = "info", **named: int) -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(_StandardError()),  # type: ignore[arg-type] # all that print needs
+        # A line is one write: those of several processes must not mix.
+        logger_factory=structlog.WriteLoggerFactory(_StandardError()),  # type: ignore[arg-type] # all that it needs
         cache_logger_on_first_use=True,
     )
     for name in ("antiphon", "uvicorn"):
