@@ -11,7 +11,7 @@ from bench.targets import ROOT, nginx_path
 
 def machine() -> dict[str, str]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "kernel": platform.release(),
@@ -23,7 +23,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 

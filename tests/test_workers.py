@@ -191,10 +191,9 @@ def engines_of(one: Served) -> list[int]:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    family, found = {one.process.pid}, True
-    while found:
-        found = {pid for pid, parent in parents.items() if parent in family} - family
-        family |= found
+    family = {one.process.pid}
+    while children := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= children
     return [pid for pid in family if b"llama_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 

@@ -1,9 +1,10 @@
 """`antiphon serve --workers N`: one small process that keeps N workers running, and the embedded models they share.
 
-How it works. It opens the socket, loads the local models, starts the first worker, which brings the database up to date
+How it works. It takes the port, loads the local models, starts the first worker, which brings the database up to date
 by itself, and then the others. A worker (worker.py) is a fresh interpreter. What it shall do comes on its stdin as JSON
-lines: `Orders`, then `News` of the models; it answers with one, `Serves` or `Fails`. All accept from the one socket, so
-what comes while one is gone waits for nobody but the others. One that ends unasked is started again.
+lines: `Orders`, then `News` of the models; it answers with one, `Serves` or `Fails`. Each has a socket of its own, all
+on one port, over which the system shares out connections. It is closed when its worker ends unasked, so that the others
+get what comes until the next is there; a worker that replaces one takes over its socket, with what waits in it.
 
 SIGTERM and SIGINT are passed on: each worker ends as a single server would. SIGHUP replaces them, one by one. A worker
 whose stdin closes was replaced, or is alone: it accepts no more, and ends its work. So none outlives this process long.
@@ -28,7 +29,7 @@ from msgspec import Struct
 from antiphon import models, observe
 from antiphon.config import LocalModel, Settings
 from antiphon.errors import AntiphonError, SettingsError
-from antiphon.listener import address, listen
+from antiphon.listener import Port
 from antiphon.models.llama_worker import explained
 from antiphon.models.shared import Engines, News
 
@@ -75,8 +76,8 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    with listen(settings.server) as listener:
-        supervisor = Supervisor(settings, listener)
+    with Port(settings.server) as port:
+        supervisor = Supervisor(settings, port)
         serving = asyncio.create_task(supervisor.serve())
         stopping = asyncio.Event()
 
@@ -98,13 +99,13 @@ async def _serve(settings: Settings) -> int:
 
 
 class Supervisor:
-    """The workers of one socket, and the engines of the models they share."""
+    """The workers of one port, and the engines of the models they share."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, port: Port) -> None:
         self._settings = settings
-        self._listener = listener
+        self._port = port
         self._engines = Engines([one for one in settings.models if isinstance(one, LocalModel)], self._tell)
-        self._places = [_Place(number, self._start) for number in range(1, settings.server.workers + 1)]
+        self._places = [_Place(number, port, self._start) for number in range(1, settings.server.workers + 1)]
         self._workers: set[_Worker] = set()
         """All that have not ended."""
         self._renewing: asyncio.Task[None] | None = None
@@ -116,7 +117,7 @@ class Supervisor:
         await first.fill()
         await asyncio.gather(*(place.fill() for place in others))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._renew)
-        observe.log.info("serving", address=address(self._listener), workers=len(self._places))
+        observe.log.info("serving", address=self._port.address, workers=len(self._places))
         await asyncio.gather(*(place.keep() for place in self._places))
 
     def signal(self, number: int) -> None:
@@ -127,6 +128,8 @@ class Supervisor:
         """Ends the workers, and then the engines that they still needed."""
         if self._renewing is not None:
             self._renewing.cancel()
+        for place in self._places:
+            place.shut()
         self.signal(signal.SIGTERM)
         await self._wait_ended()
         self.signal(signal.SIGKILL)
@@ -138,15 +141,13 @@ class Supervisor:
             timeout_s = self._settings.limits.shutdown_grace_s + END_S
             await asyncio.wait([worker.ended for worker in self._workers], timeout=timeout_s)
 
-    async def _start(self, number: int) -> "_Worker":
+    async def _start(self, number: int, listener: socket.socket) -> "_Worker":
         """Returns once it serves. Raises AntiphonError."""
-        descriptor = self._listener.fileno()
-        worker = await _Worker.spawned(descriptor)
+        worker = await _Worker.spawned(listener.fileno())
         self._workers.add(worker)
         worker.ended.add_done_callback(lambda _: self._workers.discard(worker))
-        worker.tell(
-            Orders(number=number, settings=self._settings, listener=descriptor, engines=list(self._engines.news))
-        )
+        engines = list(self._engines.news)
+        worker.tell(Orders(number=number, settings=self._settings, listener=listener.fileno(), engines=engines))
         try:
             async with asyncio.timeout(START_S):
                 await worker.wait_serves()
@@ -181,15 +182,25 @@ class Supervisor:
 class _Place:
     """Where one worker stands, and after it the next."""
 
-    def __init__(self, number: int, start: Callable[[int], Awaitable["_Worker"]]) -> None:
+    def __init__(self, number: int, port: Port, start: Callable[[int, socket.socket], Awaitable["_Worker"]]) -> None:
         self._number = number
+        self._port = port
         self._start = start
+        self._listener: socket.socket | None = None
         self._worker: _Worker
         self._filling = asyncio.Lock()
 
     async def fill(self) -> None:
         """Raises AntiphonError."""
-        self._worker = await self._start(self._number)
+        if self._listener is None:
+            self._listener = self._port.listener()
+        self._worker = await self._start(self._number, self._listener)
+
+    def shut(self) -> None:
+        """Gives up its socket, which lives on for as long as a worker holds it."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     async def keep(self) -> None:
         early = 0
@@ -200,6 +211,7 @@ class _Place:
                 is_lost = worker is self._worker
                 early = 0 if time.monotonic() - began > STEADY_S else early + 1
                 while is_lost:
+                    self.shut()
                     observe.log.error("a worker ended; it is started again", worker=self._number, how=how)
                     await asyncio.sleep(RESTART_FIRST_S * 2 ** min(early, RESTART_DOUBLINGS_MAX))
                     early += 1

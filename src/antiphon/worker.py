@@ -1,5 +1,5 @@
-"""One of several server processes: serves what its supervisor orders on stdin, for as long as that stays open, on a
-socket that all share. Knows neither the others nor the command line. The protocol is in supervisor.py.
+"""One of several server processes: serves what its supervisor orders on stdin, for as long as that stays open, on
+the socket that it inherits. Knows neither the others nor the command line. The protocol is in supervisor.py.
 """
 
 import asyncio
