@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from antiphon import checks
 from antiphon.config import Server, Settings, Storage
 from antiphon.errors import SettingsError
+from antiphon.listener import Port, listen
+from antiphon.models.llama_worker import Ready, Template, WorkerFailed
+from antiphon.models.shared import News, SharedEngine
 from tests.rawclient import ask, create, events_of, exchange, final, streaming
 from tests.servers import WAIT_S, Served, on, served, started
 
@@ -202,7 +206,12 @@ async def test_workers_share_one_engine_and_its_successor(file: Mapping[str, str
     async with served("--workers", "2", **file) as one:
         first = [await made_by(one, worker, **asked) for worker in (1, 2)]
         (engine,) = engines_of(one)
-        os.kill(engine, signal.SIGKILL)
+        async with streaming(one.url, model="antiphon-tiny", input="Repeat for ever: " + "ab " * 300) as stream:
+            await stream.head()
+            frames = await stream.frames_until("response.output_text.delta")
+            os.kill(engine, signal.SIGKILL)
+            failed = final([*frames, *await stream.frames()])
+        assert "failed while it answered (it was ended by SIGKILL" in failed["error"]["message"]
 
         async def is_another() -> bool:
             return engines_of(one) not in ([engine], [])
@@ -212,6 +221,51 @@ async def test_workers_share_one_engine_and_its_successor(file: Mapping[str, str
         assert len(engines_of(one)) == 1
         said = {response["output"][0]["content"][0]["text"] for response in (*first, *second)}
         assert len(said) == 1
+
+
+def news(**fields: Any) -> News:
+    return News(engine=0, **fields)
+
+
+def runs(pid: int) -> News:
+    address = f"http://127.0.0.1:{pid}"
+    return news(pid=pid, ready=Ready(address=address, devices=(), threads=1, context_tokens=1, template=Template()))
+
+
+async def test_an_engine_that_ended_is_waited_for_and_one_that_cannot_run_is_not() -> None:
+    engine = SharedEngine(runs(1))
+    first = await engine.worker()
+    assert await first.ended_within(0) == ""
+    engine.hear(news(ended="it crashed"))
+    waiting = asyncio.create_task(engine.worker())
+    assert await first.ended_within(WAIT_S) == "it crashed"
+    assert not waiting.done()
+    engine.hear(runs(2))
+    assert (await waiting).pid == 2
+    engine.hear(news(failure="no memory"))
+    with pytest.raises(WorkerFailed, match="no memory"):
+        await engine.worker()
+    engine.hear(runs(3))
+    assert (await engine.worker()).pid == 3
+    await engine.close()
+    with pytest.raises(WorkerFailed, match="shutting down"):
+        await engine.worker()
+
+
+# -- one port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_is_shared_by_those_who_are_given_it_alone(host: str) -> None:
+    with Port(Server(host=host, port=0)) as port:
+        number = int(port.address.removesuffix("/v1").rpartition(":")[2])
+        with port.listener() as first, port.listener() as second:
+            assert first.getsockname()[:2] == second.getsockname()[:2] == (host, number)
+            with pytest.raises(SettingsError, match="in use"):
+                listen(Server(host=host, port=number))
+            assert checks.fault_of_port(Server(host=host, port=number))
+            with socket.create_connection((host, number), timeout=WAIT_S):
+                pass
 
 
 # -- roles

@@ -126,6 +126,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Ends the workers, and then the engines that they still needed."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
         if self._renewing is not None:
             self._renewing.cancel()
         for place in self._places:

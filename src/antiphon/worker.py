@@ -30,7 +30,9 @@ def main() -> int:
 async def _main(answers: int) -> int:
     reader = asyncio.StreamReader(limit=ORDERS_BYTES_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    orders = msgspec.json.decode(await reader.readline(), type=Orders)
+    if not (line := await reader.readline()):  # told to stop before it was told what to do
+        return 0
+    orders = msgspec.json.decode(line, type=Orders)
     settings, engines = orders.settings, [SharedEngine(news) for news in orders.engines]
     observe.configure(settings.server.log_format, settings.server.log_level, worker=orders.number)
     app.tune_memory()
