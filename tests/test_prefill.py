@@ -21,9 +21,10 @@ from antiphon.core.past import Past
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.engine.replicas import Replicas
 from antiphon.errors import ContextLengthExceeded, ModelError
+from antiphon.models import tiny
 from antiphon.models.chat import ChatModel
 from antiphon.models.counting import Answered, tokenize_chat
-from antiphon.models.local import LocalModel, builtin, request
+from antiphon.models.local import LocalModel, request
 from antiphon.models.responses import ResponsesModel
 from antiphon.models.resumed import resumed
 from antiphon.models.scripted import ScriptedModel
@@ -331,7 +332,7 @@ def test_who_prefills_says_so() -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model() -> AsyncIterator[LocalModel]:
-    opened = LocalModel(builtin(), Limits())
+    opened = LocalModel(tiny.settings(), Limits())
     await opened.start()
     yield opened
     await opened.close()
