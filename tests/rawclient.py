@@ -25,6 +25,7 @@ from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
+from antiphon.engine.keys import Keys
 from antiphon.engine.run import World
 from antiphon.errors import ApiError
 from antiphon.net.fetch import Fetcher
@@ -350,6 +351,6 @@ async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIter
     world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
     engine = Engine(world, Catalog(models), inputs)
     engine.start()
-    asgi = routes.build(engine, files, gate, settings.limits, settings.cors, strict=False)
+    asgi = routes.build(engine, files, Keys(store, key, app._now), gate, settings.limits, settings.cors, strict=False)
     async with listening(asgi, settings) as address:
         yield address

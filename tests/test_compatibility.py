@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Urls: TypeAlias = dict[str, str]
 MANIFEST = load()
 ENTRIES = {f"{surface}: {name}": entry for surface, (_, entries) in MANIFEST.items() for name, entry in entries.items()}
-UNPROBED_MAX = 8
+UNPROBED_MAX = 10
 KEY = "sk-probe-0123456789abcdef"
 TOLD = ("antiphon-ignored-parameters", "antiphon-omitted-tools")
 """Headers that say what was passed over: none may come unforeseen."""

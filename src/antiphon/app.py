@@ -30,6 +30,7 @@ from antiphon.engine.copies import Copies
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
+from antiphon.engine.keys import Keys
 from antiphon.engine.retention import Sweeper
 from antiphon.engine.run import World
 from antiphon.engine.sources import Sources
@@ -189,8 +190,9 @@ async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> A
             needs_keys=_is_open_address(settings),
             hosts_open=settings.server.open_without_keys,
         )
+        keys = Keys(store, key, _now) if settings.auth.manage_over_http else None
         strict = settings.server.strict
-        yield routes.build(engine, files, gate, settings.limits, settings.cors, strict=strict, role=role)
+        yield routes.build(engine, files, keys, gate, settings.limits, settings.cors, strict=strict, role=role)
 
 
 def _sources(settings: Settings, engines: Sequence[SharedEngine]) -> list[Model]:

@@ -71,6 +71,8 @@ class Auth(Section, frozen=True, kw_only=True):
     required: bool = False
     """Ask for a key even while none exists (then nobody gets in)."""
     keys: tuple[StaticKey, ...] = ()
+    manage_over_http: bool = True
+    """Whoever has a key may make and revoke keys of the same project (/antiphon/keys), as the console does."""
 
 
 class SealingKey(Section, frozen=True, kw_only=True):

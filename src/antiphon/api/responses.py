@@ -13,7 +13,7 @@ from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
 from antiphon.core.plan import Plan
 from antiphon.engine.engine import Engine
-from antiphon.errors import InvalidRequest
+from antiphon.errors import ApiError, InvalidRequest
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.dialect import DIALECTS, OPENAI, Dialect
@@ -56,7 +56,11 @@ class _Responses(Struct, frozen=True):
             items_max=self.limits.history_items_max,
             narrow=call.dialect.narrow,
         )
-        request, unknown = await decoded(body, decoding)
+        try:
+            request, unknown = await decoded(body, decoding)
+        except ApiError as error:
+            self.engine.refused(call.project, error)
+            raise
         key = _key(call) if request.store else None
         if key is None:
             await self._create(call, request, unknown)

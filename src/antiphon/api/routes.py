@@ -9,13 +9,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from antiphon.api import conversations, listing, meta, responses, window
+from antiphon.api import conversations, listing, meta, overview, responses, window
 from antiphon.api import files as files_api
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
 from antiphon.config import Cors, Limits, Role
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
+from antiphon.engine.keys import Keys
 from antiphon.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, ServerError
 from antiphon.observe import log
 from antiphon.wire import dialect
@@ -40,15 +41,24 @@ class Api:
 
 
 def build(
-    engine: Engine, files: Files, gate: Gate, limits: Limits, cors: Cors, *, strict: bool, role: Role = "all"
+    engine: Engine,
+    files: Files,
+    keys: Keys | None,
+    gate: Gate,
+    limits: Limits,
+    cors: Cors,
+    *,
+    strict: bool,
+    role: Role = "all",
 ) -> Api:
-    """The API as one ASGI application, without start-up and shutdown."""
+    """The API as one ASGI application, without start-up and shutdown. `keys`: None where nobody may make any."""
     served = meta.probes(engine)
     if role != "worker":
         served += [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
         served += conversations.routes(engine, limits, strict=strict)
         served += files_api.routes(files, limits, strict=strict)
         served += window.routes(engine, limits, strict=strict)
+        served += overview.routes(engine.overviews, keys)
         served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:

@@ -9,6 +9,7 @@ from antiphon.core.deltas import Delta
 from antiphon.core.prompt import Offer, Prompt
 from antiphon.core.requests import Requests
 from antiphon.core.retention import Retention
+from antiphon.core.rollups import Rollups
 from antiphon.core.runs import Runs
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
@@ -482,6 +483,9 @@ class Store(Protocol):
 
     @property
     def retention(self) -> Retention: ...
+
+    @property
+    def rollups(self) -> Rollups: ...
 
     async def keys(self) -> Sequence[ApiKey]:
         """All keys of all projects: the same object until a key changes. Cheap to call on every request."""

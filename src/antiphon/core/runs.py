@@ -116,6 +116,10 @@ class Runs(Protocol):
         Unreadable where that is the first."""
         ...
 
+    async def waiting(self) -> int:
+        """How many runs nobody has taken."""
+        ...
+
     async def changed(self, timeout_s: float) -> None:
         """Returns when another process may have written, or after so long."""
         ...

@@ -253,6 +253,7 @@ class Background:
         events = (*untold, *builder.take())
         await self._runs.finish(claimed.ticket, final.response, events, self._world.clock())
         self._signals.wake((claimed.ticket.project, claimed.ticket.response_id))
+        self._world.meter.ended(claimed.ticket.project, final.response, None, None)
         logger.info("response ended", response=final.response.id, status=final.response.status)
 
     # -- reading

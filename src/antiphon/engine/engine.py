@@ -31,6 +31,7 @@ from antiphon.engine.catalog import Catalog
 from antiphon.engine.conversations import Conversations
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.locks import Locks
+from antiphon.engine.overview import Overviews
 from antiphon.engine.prepare import Preparation, unfinished
 from antiphon.engine.repeats import Repeats
 from antiphon.engine.run import Checks, Run, World
@@ -59,6 +60,7 @@ class Engine:
         self._catalog = catalog
         self._locks = Locks(world.store.conversations, world.clock)
         self.conversations = Conversations(world)
+        self.overviews = Overviews(world.store, catalog, world.meter)
         self._background = Background(world, self._made_again, self._remember)
         self._repeats = Repeats(world.store.requests, world.clock)
         self._runs: dict[str, Run] = {}
@@ -97,8 +99,22 @@ class Engine:
         if response is None or response.status == "cancelled":
             await self._repeats.forget(project, key, response_id)
 
+    def refused(self, project: str, error: ApiError) -> None:
+        """A request for a response that nothing was begun for."""
+        self._world.meter.refused(project, error.code or error.type)
+
     async def create(self, project: str, request: CreateResponse, response_id: str | None = None) -> Run:
         """Starts a run. Raises before anything is started when the request cannot be served."""
+        try:
+            plan, model, checks = await self._admitted(project, request, response_id)
+        except ApiError as error:
+            self.refused(project, error)
+            raise
+        run = Run(self._world, project, plan, model, checks, self._forget)
+        self._runs[run.id] = run
+        return run
+
+    async def _admitted(self, project: str, request: CreateResponse, response_id: str | None) -> Made:
         if self._closing:
             raise Unavailable
         if len(self._runs) >= self._world.limits.runs_max:
@@ -107,9 +123,7 @@ class Engine:
         checks = await self._checks(plan)
         if (lock := _lock(project, plan)) is not None:
             await self._locks.take(lock, plan.version)
-        run = Run(self._world, project, plan, model, checks, self._forget)
-        self._runs[run.id] = run
-        return run
+        return Made(plan, model, checks)
 
     async def count(self, project: str, request: CreateResponse) -> Count:
         """How many tokens the model would be told. Raises what `create` would."""
@@ -155,6 +169,13 @@ class Engine:
 
     async def create_background(self, project: str, request: CreateResponse, response_id: str | None = None) -> Plan:
         """Queues a response, which somebody will make, and gives what was planned. Raises as `create` does."""
+        try:
+            return await self._queued(project, request, response_id)
+        except ApiError as error:
+            self.refused(project, error)
+            raise
+
+    async def _queued(self, project: str, request: CreateResponse, response_id: str | None) -> Plan:
         if self._closing:
             raise Unavailable
         plan, _ = await self._planned(project, request, response_id)
@@ -272,6 +293,7 @@ class Engine:
         responses are left to others."""
         self._closing = True
         await asyncio.gather(self._background.close(), self._end_foreground())
+        await self._world.meter.close()
 
     async def _end_foreground(self) -> None:
         tasks = [run.task for run in self._runs.values()]

@@ -28,6 +28,7 @@ from antiphon.core.toolbox import Hosted
 from antiphon.engine import compaction as compacting
 from antiphon.engine.journal import Journal, Left
 from antiphon.engine.log import EventLog
+from antiphon.engine.meter import Meter
 from antiphon.engine.wholly import wholly
 from antiphon.engine.window import Window
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
@@ -55,6 +56,7 @@ class World:
         self.new_id = new_id
         self.clock = clock
         self._seal = seal
+        self.meter = Meter(store.rollups, new_id, store.runs.waiting)
 
     def thoughts(self, project: str) -> Thoughts:
         return Thoughts(partial(self._seal.seal, project, "reasoning"), partial(self._seal.open, project, "reasoning"))
@@ -126,6 +128,8 @@ class Run:
         self._chars = 0
         self._on_end = on_end
         self._began = time.monotonic()
+        self._first_token_s: float | None = None
+        world.meter.begun()
         self._started = self._cancelled = False
         if journal is not None:
             journal.keep(self.log, self.cancel)
@@ -176,6 +180,7 @@ class Run:
             await self._fail(ServerError())
         finally:
             self.log.close()
+            self._world.meter.over()
             self._on_end(self)
 
     async def _take_turns(self) -> tuple[Ending, Any]:
@@ -313,6 +318,8 @@ class Run:
         finish: Finish | None = None
         async with aclosing(self._model.stream(prompt)) as batches:
             async for batch in batches:
+                if self._first_token_s is None:
+                    self._first_token_s = time.monotonic() - self._began
                 for delta in batch:
                     builder.feed(delta)
                     kind = type(delta)
@@ -417,12 +424,14 @@ class Run:
             await self._release(final.response.conversation.id)
         self._builder.append(final)
         self._publish()
+        seconds = time.monotonic() - self._began
+        self._world.meter.ended(self.project, final.response, seconds, self._first_token_s)
         logger.info(
             "response ended",
             response=self.id,
             model=final.response.model,
             status=final.response.status,
-            seconds=round(time.monotonic() - self._began, 3),
+            seconds=round(seconds, 3),
             output_tokens=usage.output_tokens if usage else None,
         )
 

@@ -12,6 +12,7 @@ from antiphon.stores.memory_conversations import MemoryConversations
 from antiphon.stores.memory_files import MemoryFiles
 from antiphon.stores.memory_requests import MemoryRequests
 from antiphon.stores.memory_retention import MemoryRetention
+from antiphon.stores.memory_rollups import MemoryRollups
 from antiphon.stores.memory_runs import MemoryRuns
 from antiphon.wire import codec
 from antiphon.wire.items import Item
@@ -42,6 +43,7 @@ class MemoryStore:
         self.runs = MemoryRuns(self, self.conversations)
         self.requests = MemoryRequests()
         self.retention = MemoryRetention(self, self.runs)
+        self.rollups = MemoryRollups()
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
         if (project, response.id) in self._kept:

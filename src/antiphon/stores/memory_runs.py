@@ -50,7 +50,7 @@ class MemoryRuns:
         self._runs: dict[tuple[str, str], _Run] = {}
 
     async def add(self, project: str, run: NewRun, queue_max: int) -> bool:
-        if sum(not one.owner for _, one in self._under_way()) >= queue_max:
+        if await self.waiting() >= queue_max:
             return False
         response = run.response
         self._rows.keep(project, response, run.given, run.history)
@@ -132,6 +132,9 @@ class MemoryRuns:
     async def events(self, project: str, response_id: str, after: int, limit: int) -> Sequence[Event]:
         run = self._runs.get((project, response_id))
         return [event for event in run.events if event.sequence_number > after][:limit] if run else ()
+
+    async def waiting(self) -> int:
+        return sum(not run.owner for _, run in self._under_way())
 
     async def changed(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)  # there is no other process

@@ -30,6 +30,7 @@ from antiphon.stores.postgres_writer import ATTEMPTS_MAX, Lane, Scripts
 from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
 from antiphon.stores.retention import StoredRetention
+from antiphon.stores.rollups import StoredRollups
 from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, Script
 from antiphon.wire.items import Item
@@ -63,6 +64,7 @@ class PostgresStore:
         self.runs = StoredRuns(self._access, _changed)
         self.requests = StoredRequests(self._access)
         self.retention = StoredRetention(self._access)
+        self.rollups = StoredRollups(self._access)
         self._page_chars_max = limits.page_chars_max
         self._ear = Ear(self._pool, postgres_schema.KEYS_CHANNEL, self._keys_may_differ)
         self._keys: tuple[ApiKey, ...] = ()

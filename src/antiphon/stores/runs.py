@@ -83,6 +83,10 @@ class StoredRuns:
         found = await self._access.rows(sql.READ_EVENTS, (project, response_id, after, limit))
         return sql.decode_events([data for (data,) in found])
 
+    async def waiting(self) -> int:
+        ((count,),) = await self._access.rows(sql.COUNT_WAITING, ())
+        return int(count)
+
     async def changed(self, timeout_s: float) -> None:
         await self._changed(timeout_s)
 

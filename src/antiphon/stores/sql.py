@@ -207,6 +207,20 @@ ADD_REQUEST = (
 DROP_REQUEST = "DELETE FROM requests WHERE project = ? AND key = ? AND response_id = ?"
 DROP_OLD_REQUESTS = "DELETE FROM requests WHERE created_at <= ?"
 
+RollupRow: TypeAlias = tuple[int, str, str, str, str]
+PUT_ROLLUP = (
+    "INSERT INTO rollups (minute, process, project, model, data) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (project, minute, process, model) DO UPDATE SET data = excluded.data"
+)
+READ_ROLLUPS = (
+    "SELECT minute, process, project, model, data FROM rollups"
+    " WHERE project = ? AND minute >= ? AND minute < ? ORDER BY minute, process, model LIMIT ?"
+)
+DROP_ROLLUPS = (
+    "DELETE FROM rollups WHERE (project, minute, process, model) IN"
+    " (SELECT project, minute, process, model FROM rollups WHERE minute < ? ORDER BY minute LIMIT ?) RETURNING minute"
+)
+
 KEYS_VERSION = "SELECT value FROM counters WHERE name = 'api_keys'"
 READ_KEYS = "SELECT id, project, name, hint, digest, created_at FROM api_keys ORDER BY n"
 ADD_KEY = "INSERT INTO api_keys (id, project, name, hint, digest, created_at) VALUES (?, ?, ?, ?, ?, ?)"

@@ -31,6 +31,7 @@ from antiphon.stores.listing import Bounds, Search, step
 from antiphon.stores.requests import StoredRequests
 from antiphon.stores.responses import Reading
 from antiphon.stores.retention import StoredRetention
+from antiphon.stores.rollups import StoredRollups
 from antiphon.stores.runs import StoredRuns
 from antiphon.stores.script import Row, Scene, TooLongHere
 from antiphon.stores.sqlite_file import (
@@ -95,6 +96,7 @@ class SqliteStore:
         self.runs = StoredRuns(access, Watch(watcher).changed)
         self.requests = StoredRequests(access)
         self.retention = StoredRetention(access)
+        self.rollups = StoredRollups(access)
         self._page_chars_max = limits.page_chars_max
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
