@@ -5,10 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input
-CLIENTS := tests/clients/node_modules
+NODE_MODULES := tests/clients/node_modules console/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test fuzz chaos lint format bench docs constraints wheel clean clients libgomp nginx git postgresql
+.PHONY: help serve test fuzz chaos lint format bench docs constraints wheel clean clients console libgomp nginx git postgresql chromium
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
@@ -18,15 +18,16 @@ help:
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
 	@echo 'make docs         write docs/compatibility.md anew from docs/compatibility.toml'
+	@echo 'make console      build the web page anew from console/'
 	@echo 'make constraints  pin the dependencies anew                    (ARGS=--upgrade for newer ones)'
-	@echo 'make clients      set up the JavaScript clients that the tests drive; make test does it too'
+	@echo 'make clients      set up the JavaScript that the tests drive; make test does it too'
 	@echo 'make wheel        build dist/antiphon-….whl; make clean: remove all that is built'
 
 # exec: the signal of a Ctrl-C or a stop reaches the server itself.
 serve: $(VENV)/.serve libgomp
 	@exec $(BIN)/antiphon serve $(ARGS)
 
-test: lint clients libgomp git postgresql
+test: lint clients libgomp git postgresql chromium
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 SECONDS ?= 600
@@ -64,7 +65,7 @@ constraints:
 	    --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NODE_MODULES) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The stamps: set up again only when what is asked for has changed.
 $(VENV)/.serve: pyproject.toml constraints.txt
@@ -82,10 +83,14 @@ $(VENV)/.test: $(VENV)/.serve
 	@touch $@
 
 # npm and node come with the Python packages of the tests, so the system needs neither. No script of a package is run.
-clients: $(CLIENTS)/.done
-$(CLIENTS)/.done: tests/clients/package.json tests/clients/package-lock.json | $(VENV)/.test
-	$(BIN)/npm --prefix tests/clients ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+clients: $(NODE_MODULES:%=%/.done)
+%/node_modules/.done: %/package.json %/package-lock.json | $(VENV)/.test
+	$(BIN)/npm --prefix $* ci --ignore-scripts --no-audit --no-fund --no-update-notifier
 	@touch $@
+
+console: console/node_modules/.done
+	$(BIN)/node console/node_modules/svelte-check/bin/svelte-check --workspace console --fail-on-warnings
+	$(BIN)/node console/node_modules/vite/bin/vite.js build console
 
 # Installs the system package $(1) when the test $(2) fails and this user may; where it still fails, says what helps and
 # goes on: $(3) is then what does not work.
@@ -108,6 +113,9 @@ git:
 # Only its programs are wanted: the tests make a database of their own, on a free port.
 postgresql:
 	$(call system-package,postgresql,command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null,without it the tests of the PostgreSQL store are left out)
+
+chromium:
+	$(call system-package,chromium,command -v chromium >/dev/null,without it the tests of the console are left out)
 
 nginx:
 	$(call system-package,nginx-light,command -v nginx >/dev/null,without it there is nothing to compare with)

@@ -1,9 +1,10 @@
 """The compatibility manifest, docs/compatibility.toml, read and rendered. Asks no server: test_compatibility.py does.
 
-python -m tests.compatibility        writes docs/compatibility.md anew
+python -m tests.compatibility        writes docs/compatibility.md anew, and what the console shows of the manifest
 """
 
 import copy
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ State: TypeAlias = Literal["done", "refused", "later", "never"]
 DOCS = Path(__file__).parent.parent / "docs"
 MANIFEST = DOCS / "compatibility.toml"
 PAGE = DOCS / "compatibility.md"
+SHOWN = DOCS.parent / "src" / "antiphon" / "console" / "manifest.json"
 
 
 class See(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,5 +179,46 @@ def _table(surface: Surface, entries: dict[str, Entry]) -> str:
     return f"\n## {surface.title}\n\n{surface.about}\n\n| name | | what it does here |\n|---|---|---|\n{rows}"
 
 
+# -- what the console shows
+
+SHOWN_CHARS_MAX = 2_000
+"""A longer request shows a limit, and nobody wants to read it."""
+
+
+def shown(manifest: Manifest) -> str:
+    """As JSON, a name a line, so that two changes of it can be merged. Each has the request that shows it."""
+    surfaces = []
+    for key, (surface, entries) in manifest.items():
+        names = ",\n".join(f"  {_json(name)}: {_json(_told(entry))}" for name, entry in entries.items())
+        head = f'{_json(key)}: {{"title": {_json(surface.title)}, "about": {_json(surface.about)}, "names": {{'
+        surfaces.append(f"{head}\n{names}\n}}}}")
+    return "{\n" + ",\n".join(surfaces) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _told(entry: Entry) -> Object:
+    told: Object = {"state": entry.state, "note": entry.note}
+    if entry.unprobed or entry.state == "never":
+        return told
+    asked = {"method": entry.method, "path": entry.path, "headers": entry.headers, "body": _body(entry)}
+    request = {name: value for name, value in asked.items() if value and (name, value) not in USUAL}
+    return told | {"request": request} if len(_json(request)) <= SHOWN_CHARS_MAX else told
+
+
+USUAL = (("method", "POST"), ("path", "/v1/responses"))
+
+
+def _body(entry: Entry) -> Object | str | None:
+    """Without scripts, which the scripted model alone reads."""
+    if entry.body is not None or not entry.send:
+        return entry.body
+    return {name: value for name, value in entry.send.items() if name != "input" or not isinstance(value, str)}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(render(load()), "utf-8")
+    page = load()
+    PAGE.write_text(render(page), "utf-8")
+    SHOWN.write_text(shown(page), "utf-8")

@@ -364,7 +364,7 @@ async def test_a_websocket_is_refused_so_that_clients_fall_back(url: str) -> Non
 
 
 NOWHERE = [
-    *("/", "/v1", "/v1/", "/v1/response", "/v1/responses/", "/v1/responses/x/", "/v1/responses/x/input_items/"),
+    *("/v1", "/v1/", "/v1/response", "/v1/responses/", "/v1/responses/x/", "/v1/responses/x/input_items/"),
     *("//v1/models", "/V1/models", "/health/", "/v1/conversation", "/docs", "/favicon.ico", "/%00", "/v1%2Fmodels%00"),
 ]
 

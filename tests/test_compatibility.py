@@ -21,7 +21,7 @@ from antiphon import errors
 from antiphon.config import PromptTemplate, StaticKey
 from antiphon.wire import events, items
 from antiphon.wire.response import Response
-from tests.compatibility import PAGE, Entry, Object, Probe, See, State, load, merged, render
+from tests.compatibility import PAGE, SHOWN, Entry, Object, Probe, See, State, load, merged, render, shown
 from tests.conftest import changed, serve
 from tests.rawclient import Answer, ask, parsed, scripted_in
 from tests.test_api_requests import mutants
@@ -245,6 +245,7 @@ async def test_every_note_is_a_sentence() -> None:
 
 async def test_the_page_is_what_the_manifest_renders_to() -> None:
     assert PAGE.read_text("utf-8") == render(MANIFEST), "run make docs"
+    assert SHOWN.read_text("utf-8") == shown(MANIFEST), "run make docs"
 
 
 # -- every name of the package

@@ -21,6 +21,7 @@ from antiphon import blobs, models, observe, tools
 from antiphon.api import routes
 from antiphon.api.auth import LOOPBACK, Gate
 from antiphon.config import LocalModel, Settings
+from antiphon.console import pages
 from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Model, Store, Tool
 from antiphon.crypto import Secret
 from antiphon.documents.reader import DocumentReader
@@ -192,7 +193,9 @@ async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> A
         )
         keys = Keys(store, key, _now) if settings.auth.manage_over_http else None
         strict = settings.server.strict
-        yield routes.build(engine, files, keys, gate, settings.limits, settings.cors, strict=strict, role=role)
+        beside = pages.routes() if settings.console.enabled and role != "worker" else ()
+        limits, cors = settings.limits, settings.cors
+        yield routes.build(engine, files, keys, gate, limits, cors, strict=strict, role=role, beside=beside)
 
 
 def _sources(settings: Settings, engines: Sequence[SharedEngine]) -> list[Model]:

@@ -306,8 +306,15 @@ class Tools(Section, frozen=True, kw_only=True):
     scripted: ScriptedToolSettings = ScriptedToolSettings()
 
 
+class Console(Section, frozen=True, kw_only=True):
+    """The web page at `/`. It asks the API with the visitor's own key; the files that it is made of need none."""
+
+    enabled: bool = True
+
+
 class Settings(Section, frozen=True, kw_only=True):
     server: Server = Server()
+    console: Console = Console()
     storage: Storage = Storage()
     auth: Auth = Auth()
     sealing: Sealing = Sealing()

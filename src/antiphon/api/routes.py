@@ -1,12 +1,12 @@
 """The paths, who is let in, and how an error becomes an answer. The first of the two places where errors are caught."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from antiphon.api import conversations, listing, meta, overview, responses, window
@@ -50,8 +50,10 @@ def build(
     *,
     strict: bool,
     role: Role = "all",
+    beside: Sequence[BaseRoute] = (),
 ) -> Api:
-    """The API as one ASGI application, without start-up and shutdown. `keys`: None where nobody may make any."""
+    """The API as one ASGI application, without start-up and shutdown. `keys`: None where nobody may make any. `beside`:
+    what is no API and needs no key."""
     served = meta.probes(engine)
     if role != "worker":
         served += [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
@@ -64,7 +66,9 @@ def build(
     for one in served:
         methods.setdefault(one.path, {})[one.method] = one
     routes = [Route(path, _Endpoint(by_method, gate), methods=list(by_method)) for path, by_method in methods.items()]
-    app: ASGIApp = Border(Router(routes, redirect_slashes=False), WORKER_HERE if role == "worker" else NOTHING_HERE)
+    app: ASGIApp = Border(
+        Router([*routes, *beside], redirect_slashes=False), WORKER_HERE if role == "worker" else NOTHING_HERE
+    )
     return Api(_with_cors(app, cors) if cors.origins else app, engine)
 
 

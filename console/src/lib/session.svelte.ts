@@ -1,0 +1,44 @@
+// The key that requests are sent with, and whether the server is there.
+import { keep, kept } from "./kept";
+
+export type Health = "unknown" | "up" | "down";
+
+class Session {
+  key: string = $state(kept("key") ?? "");
+  isAskedForKey = $state(false);
+  refusal = $state("");
+  health: Health = $state("unknown");
+  version = $state("");
+  #waiting: ((isGiven: boolean) => void)[] = [];
+
+  /** Asks the visitor for a key, once for all requests that wait for one. Gives whether one was entered. */
+  askForKey(refusal: string): Promise<boolean> {
+    this.refusal = refusal;
+    this.isAskedForKey = true;
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  enter(key: string): void {
+    this.key = key.trim();
+    keep("key", this.key);
+    this.#answer(true);
+  }
+
+  forget(): void {
+    this.key = "";
+    keep("key", null);
+  }
+
+  dismiss(): void {
+    this.#answer(false);
+  }
+
+  #answer(isGiven: boolean): void {
+    this.isAskedForKey = false;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve(isGiven);
+  }
+}
+
+export const session = new Session();
