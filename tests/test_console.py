@@ -4,19 +4,23 @@ never see, such as an error in the browser's console or a request to elsewhere. 
 
 import asyncio
 import gzip
+import json
 import re
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import jsonschema_rs
 import pytest
 import pytest_asyncio
 from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
     WebError,
@@ -24,8 +28,9 @@ from playwright.async_api import (
     expect,
 )
 
-from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Storage, Tools
+from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, StaticKey, Storage, Tools
 from antiphon.console import pages
+from tests.clients.programs import HERE as CLIENTS
 from tests.clients.programs import IN_CI, NODE
 from tests.conftest import WAIT_S, changed, serve
 
@@ -167,6 +172,7 @@ async def page(browser: Browser, url: str) -> AsyncIterator[Page]:
     """The console, just opened."""
     context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
     seen = watch(context, urlsplit(url).netloc)
+    context.set_default_timeout(WAIT_S * 1000)
     opened = await context.new_page()
     await opened.goto("/")
     yield opened
@@ -179,10 +185,256 @@ async def test_the_page_opens_and_says_that_the_server_is_up(page: Page) -> None
     await expect(page.get_by_role("link", name="Explorer")).to_have_attribute("aria-current", "page")
 
 
-async def test_the_palette_opens_by_key_and_changes_the_theme(page: Page) -> None:
-    await page.keyboard.press("Control+k")
-    await page.get_by_role("combobox", name="Search").fill("theme")
-    await page.keyboard.press("Enter")
+async def test_the_palette_finds_an_event_and_changes_the_theme_which_stays(page: Page) -> None:
+    await page.locator(".index").wait_for()
+    await run_command(page, "text.delta")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("response.output_text.delta")
+    await run_command(page, "theme")
     await expect(page.locator("html")).to_have_attribute("data-theme", "light")
     await page.reload()
     await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+async def run_command(page: Page, query: str) -> None:
+    await page.keyboard.press("Control+k")
+    await page.get_by_role("combobox", name="Search").fill(query)
+    await page.keyboard.press("Enter")
+
+
+# -- the explorer
+
+
+async def test_a_name_is_found_its_reference_read_and_its_request_tried(page: Page) -> None:
+    await page.get_by_role("searchbox").fill("top_log")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("top_logprobs")
+    await expect(page.get_by_role("article")).to_contain_text("0 to 20")
+    await expect(body(page)).to_have_value(re.compile(r'"top_logprobs": \d+'))
+    await page.get_by_role("button", name="Test request").click()
+    await expect(answer(page)).to_contain_text("200")
+    await expect(answer(page).get_by_role("region", name="Body")).to_contain_text('"status": "completed"')
+    await answer(page).get_by_role("tab", name="Headers").click()
+    await expect(answer(page)).to_contain_text("x-request-id")
+
+
+def body(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Body, as JSON")
+
+
+def answer(page: Page) -> Locator:
+    return page.get_by_role("region", name="Answer", exact=True)
+
+
+async def test_every_surface_of_the_manifest_is_shown(page: Page) -> None:
+    await page.locator(".index").wait_for()
+    links = await page.locator(".index li:nth-last-child(2) a").evaluate_all("all => all.map(one => one.hash)")
+    assert len(links) > 12
+    for link in links:
+        await page.evaluate("link => { location.hash = link }", link)
+        await expect(page.locator(".index a[aria-current]")).to_have_attribute("href", link)
+        await expect(page.get_by_role("heading", level=1)).not_to_be_empty()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ('{"model": "scripted",\n "input": }', "line 2"),
+        ('{"model": "scripted", "temperature": 3}', "temperature at most 2"),
+        ('{"model": "scripted", "input": [{"role": "user"}]}', "input[0].content is missing"),
+        ('{"model": "scripted", "tempratur": 1}', "tempratur is not known"),
+        ('{"model": "scripted", "moderation": {}}', "moderation is refused"),
+        ('["model"]', "expected an object"),
+    ],
+)
+async def test_a_mistake_in_the_body_is_named_while_it_is_typed(page: Page, typed: str, said: str) -> None:
+    await body(page).fill(typed)
+    await expect(page.locator(".faults")).to_contain_text(said)
+
+
+async def test_a_stream_arrives_on_the_timeline_with_its_fold_beside_it(page: Page) -> None:
+    await ask(page, "think hmm | say one two | call f {}", stream=True, tools=[{"type": "function", "name": "f"}])
+    await expect(growing(page)).to_contain_text("completed")
+    await expect(growing(page)).to_contain_text("one two")
+    await expect(growing(page)).to_contain_text("function_call completed")
+    numbers = await page.locator(".event .number").all_inner_texts()
+    assert numbers == [str(number) for number in range(len(numbers))]
+    await events(page).filter(has_text="output_text.done").click()
+    await expect(page.get_by_role("region", name="The chosen event")).to_contain_text('"text": "one two"')
+    await answer(page).get_by_role("tab", name="Response").click()
+    await expect(answer(page).get_by_role("region", name="Body")).to_contain_text('"output_tokens"')
+
+
+async def ask(page: Page, text: str, **more: object) -> None:
+    await body(page).fill(json.dumps({"model": "scripted", "input": text, **more}, indent=2))
+    await page.get_by_role("button", name="Test request").click()
+
+
+def events(page: Page) -> Locator:
+    return page.get_by_role("listbox", name="Events").get_by_role("option")
+
+
+def growing(page: Page) -> Locator:
+    return page.get_by_role("region", name="The response so far")
+
+
+async def test_a_background_stream_is_left_and_read_again_from_a_number(page: Page) -> None:
+    await ask(page, "pace 40 | say a b c d e f g", stream=True, background=True)
+    await expect(events(page).filter(has_text="output_text.delta").first).to_be_visible()
+    await page.get_by_role("button", name="Stop").click()
+    await expect(answer(page)).to_contain_text("stopped")
+    await page.get_by_label("Number of the last event that was seen").fill("3")
+    async with page.expect_request("**/v1/responses/*?stream=true&starting_after=3"):
+        await page.get_by_role("button", name="Reconnect from").click()
+    await expect(growing(page)).to_contain_text("completed")
+    await expect(growing(page)).to_contain_text("a b c d e f g")
+    numbers = await page.locator(".event .number").all_inner_texts()
+    assert numbers == [str(number) for number in range(16)]
+
+
+async def test_ten_thousand_events_are_a_list_of_few_rows(page: Page) -> None:
+    await ask(page, "long 10000", stream=True)
+    await expect(growing(page)).to_contain_text("completed")
+    rows = page.get_by_role("listbox", name="Events")
+    await rows.press("Home")
+    await expect(events(page).first).to_have_attribute("aria-posinset", "1")
+    await rows.press("End")
+    await expect(events(page).last).to_contain_text("completed")
+    assert int(await events(page).last.get_attribute("aria-posinset") or 0) > 10_000
+    assert await events(page).count() < 100
+
+
+# -- as code
+
+HTTP_TASK = {
+    "type": "object",
+    "required": ["name", "taskReferenceName", "type", "inputParameters"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "taskReferenceName": {"type": "string", "minLength": 1, "pattern": "^[A-Za-z][A-Za-z0-9_]*$"},
+        "type": {"const": "HTTP"},
+        "inputParameters": {
+            "type": "object",
+            "required": ["http_request"],
+            "properties": {
+                "http_request": {
+                    "type": "object",
+                    "required": ["uri", "method"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "uri": {"type": "string", "pattern": "^https?://"},
+                        "method": {"enum": ["GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"]},
+                        "accept": {"type": "string"},
+                        "contentType": {"enum": ["application/json", "text/plain", "text/html"]},
+                        "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+                        "body": {"type": "object"},
+                        "connectionTimeOut": {"type": "integer", "minimum": 0},
+                        "readTimeOut": {"type": "integer", "minimum": 0},
+                    },
+                    "if": {"properties": {"method": {"enum": ["POST", "PUT", "PATCH"]}}},
+                    "then": {"required": ["body"]},
+                }
+            },
+        },
+    },
+}
+"""Conductor's HTTP task: conductor-oss.org, Documentation, System Tasks, HTTP Task; the times are milliseconds."""
+
+
+async def code(page: Page, language: str) -> str:
+    await page.get_by_role("tab", name=language, exact=True).click()
+    return await page.locator("#code pre").inner_text()
+
+
+async def test_as_a_task_of_conductor_it_fits_the_schema_and_is_served_whole(page: Page) -> None:
+    await body(page).fill(json.dumps({"model": "scripted", "input": "say hello", "stream": True, "stream_options": {}}))
+    written = json.loads(await code(page, "Conductor"))
+    jsonschema_rs.validate(HTTP_TASK, written)
+    request = written["inputParameters"]["http_request"]
+    assert request["body"] == {"model": "scripted", "input": "say hello", "stream": False}
+    generic = json.loads(await code(page, "HTTP task"))
+    assert (generic["url"], generic["body"]) == (request["uri"], request["body"])
+    async with httpx.AsyncClient() as client:
+        made = await client.request(request["method"], request["uri"], json=request["body"], headers=request["headers"])
+    assert made.json()["output"][0]["content"][0]["text"] == "hello"
+
+
+PROGRAMS = {
+    "Python": ((sys.executable, "-c"), ROOT),
+    "JavaScript": ((str(NODE), "--input-type=module", "-e"), CLIENTS),
+    "curl": (("sh", "-c"), ROOT),
+}
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+async def test_as_a_program_it_runs(page: Page, language: str) -> None:
+    if language == "JavaScript" and not (IN_CI or (CLIENTS / "node_modules" / ".done").exists()):
+        pytest.skip("`make clients` sets up what this needs")
+    if language == "curl" and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    text = 'say it\'s "so" $HOME'
+    await body(page).fill(json.dumps({"model": "scripted", "input": text, "top_k": 3, "metadata": {"a": "b"}}))
+    start, folder = PROGRAMS[language]
+    program = await asyncio.create_subprocess_exec(
+        *(*start, await code(page, language)),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complained = await asyncio.wait_for(program.communicate(), WAIT_S)
+    assert program.returncode == 0, complained.decode()
+    heard = said.decode()
+    if language == "curl":
+        heard = json.loads(heard)["output"][0]["content"][0]["text"]
+    assert heard.strip() == text.removeprefix("say ")
+
+
+# -- keys, and what must hold for everybody
+
+
+async def test_a_key_is_asked_for_once_kept_and_forgotten(browser: Browser, tmp_path: Path) -> None:
+    guarded = changed(settings(tmp_path / "test.db"), auth={"keys": (StaticKey(key=KEY),)})
+    async with serve(guarded) as address:
+        url = address.removesuffix("/v1")
+        context = await browser.new_context(base_url=url)
+        seen = watch(context, urlsplit(url).netloc, expected=("401 (Unauthorized)",))
+        page = await context.new_page()
+        await page.goto("/")
+        entry = page.get_by_role("dialog", name="API key")
+        await entry.get_by_label("Key", exact=True).fill("sk-wrong")
+        await page.keyboard.press("Enter")
+        await expect(entry).to_contain_text("does not take this key")
+        await entry.get_by_label("Key", exact=True).fill(KEY)
+        await page.keyboard.press("Enter")
+        await ask(page, "say hello")
+        await expect(answer(page).get_by_role("region", name="Body")).to_contain_text("completed")
+        await page.reload()
+        await expect(page.get_by_role("combobox", name="Model")).to_have_value("scripted")
+        await page.get_by_role("button", name="Forget the API key").click()
+        assert await page.evaluate("localStorage.getItem('antiphon.key')") is None
+        await context.close()
+    assert seen == []
+
+
+@needs_modules
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+async def test_nothing_keeps_people_out(page: Page, scheme: str, width: int) -> None:
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    await page.set_viewport_size({"width": width, "height": 844})
+    await page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+    await ask(page, "think hmm | say hello | call f {}", stream=True, tools=[{"type": "function", "name": "f"}], x=1)
+    await expect(growing(page)).to_contain_text("completed")
+    await events(page).first.click()
+    await page.get_by_role("tab", name="curl").click()
+    assert await violations(page) == []
+    await page.keyboard.press("Control+k")
+    await expect(page.get_by_role("listbox", name="Found")).to_be_visible()
+    assert await violations(page) == []
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds of the serious kinds."""
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    grave = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['html']}" for one in grave for node in one["nodes"]]

@@ -19,8 +19,9 @@ export type Operation = {
   statuses: [string, string][];
   needsKey: boolean;
 };
-/** A request before it is sent. `body`: null where there is none; of a form, its fields. */
-export type Prepared = { operation: Operation; fields: Record<string, string>; headers: Record<string, string>; body: JsonObject | null };
+/** A request before it is sent. `body`: null where there is none; of a form, its fields. `isForeign`:
+ *  it shows what clients of other servers send, which the types do not know. */
+export type Prepared = { operation: Operation; fields: Record<string, string>; headers: Record<string, string>; body: JsonObject | null; isForeign: boolean };
 export type Entry = {
   surface: string;
   name: string;
@@ -63,6 +64,12 @@ export function addressOf(entry: Entry): string {
   return address("explorer", entry.surface, entry.name);
 }
 
+/** What a search looks at, and how much it counts. What is not served comes after what is. */
+export function textsOf({ name, note, operation, state }: Entry): [string, number][] {
+  const counts = state === "done" ? 1 : 0.7;
+  return [[name, counts], [name.replace(/^\w+ \/v1/, ""), counts], [operation?.summary ?? "", counts / 2], [note, counts / 4]];
+}
+
 let loading: Promise<Catalogue> | undefined;
 
 export function catalogue(): Promise<Catalogue> {
@@ -83,8 +90,13 @@ async function load(): Promise<Catalogue> {
       operations.set(operation.id, operation);
     }
   }
+  for (const [name, { state, note }] of Object.entries(manifest["paths"]!.names)) {
+    const [method, path] = name.split(" ");
+    const isUnlisted = state === "done" && method === "GET" && !name.includes("?") && !operations.has(name);
+    if (isUnlisted) operations.set(name, operationOf(method, path!, { summary: note, responses: {} })); // the description itself
+  }
   const find = finder(components);
-  const prepare = (noted?: Asked) => prepared(operations, noted ?? {});
+  const prepare = (surface: string, noted?: Asked) => prepared(operations, noted ?? {}, surface === "dialects");
   const surfaces = Object.entries(manifest).map(([key, { title, about, names }]): Surface => ({
     key,
     title,
@@ -93,7 +105,7 @@ async function load(): Promise<Catalogue> {
       const [id, focus = ""] = key === "paths" ? name.split("?") : ["", ""];
       const operation = operations.get(id!) ?? null;
       const isWhole = operation && (EXAMPLES[operation.id] || !request);
-      return { surface: key, name, state, note, operation, focus, schema: find(key, name), request: () => (isWhole ? blank(operation) : prepare(request)) };
+      return { surface: key, name, state, note, operation, focus, schema: find(key, name), request: () => (isWhole ? blank(operation) : prepare(key, request)) };
     }),
   }));
   const known = new Set(surfaces[0]!.entries.map((entry) => entry.name));
@@ -178,7 +190,7 @@ function property(schema: Schema | undefined, steps: string[], all: Components):
 // -- requests
 
 function blank(operation: Operation): Prepared {
-  return { operation, fields: {}, headers: {}, body: operation.body ? (EXAMPLES[operation.id] ?? exampleOf(operation.body)) : null };
+  return { operation, fields: {}, headers: {}, body: operation.body ? (EXAMPLES[operation.id] ?? exampleOf(operation.body)) : null, isForeign: false };
 }
 
 /** The least that a schema asks for, of those things that have a default. */
@@ -187,14 +199,14 @@ function exampleOf(schema: Schema): JsonObject {
 }
 
 /** The request of the manifest; one that names neither is a usual one, which makes a response. */
-function prepared(operations: Map<string, Operation>, asked: Asked): Prepared | null {
+function prepared(operations: Map<string, Operation>, asked: Asked, isForeign: boolean): Prepared | null {
   const [path, query] = (asked.path ?? "/v1/responses").split("?");
   const found = [...operations.values()].find((one) => one.method === (asked.method ?? "POST") && pattern(one.path).test(path!));
   if (!found) return null;
   const fields: Record<string, string> = {};
   for (const [name, value] of Object.entries(pattern(found.path).exec(path!)?.groups ?? {})) fields[name] = value === "{id}" ? "" : decodeURIComponent(value);
   for (const [name, value] of new URLSearchParams(query)) fields[name.replace("[]", "")] = value === "{id}" ? "" : value;
-  return { operation: found, fields, headers: asked.headers ?? {}, body: found.body ? bodyOf(found, asked.body) : null };
+  return { operation: found, fields, headers: asked.headers ?? {}, body: found.body ? bodyOf(found, asked.body) : null, isForeign };
 }
 
 function pattern(path: string): RegExp {

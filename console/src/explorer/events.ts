@@ -2,7 +2,8 @@
 import type { JsonObject } from "../lib/api";
 import type { StreamEvent } from "../lib/sse";
 
-export type Family = "delta" | "item" | "whole" | "tool";
+export const FAMILIES = ["delta", "item", "whole", "tool"] as const;
+export type Family = (typeof FAMILIES)[number];
 
 export function familyOf(type: string): Family {
   if (type.endsWith(".delta")) return "delta";

@@ -51,6 +51,14 @@ export function nameOf(ref: string): string {
   return ref.slice(ref.lastIndexOf("/") + 1);
 }
 
+const DEFAULT_CHARS_MAX = 40;
+
+/** The default as JSON; empty where there is none, and where it is an object whose own fields say it. */
+export function defaultOf(schema: Schema, all: Components): string {
+  const text = JSON.stringify(kindsOf(schema, all).default ?? null);
+  return text === "null" || text.length > DEFAULT_CHARS_MAX ? "" : text;
+}
+
 /** The word in `type` by which a kind of object is told from others. */
 export function tagOf(schema: Schema): string | undefined {
   const type = schema.properties?.["type"];

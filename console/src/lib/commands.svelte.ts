@@ -1,7 +1,7 @@
 // What the palette (Ctrl-K, or "/") finds: pages and actions, and what a page adds of its own.
 import type { IconName } from "../ui/icons";
 
-export type Command = { title: string; hint: string; icon: IconName; run: () => void; also?: string };
+export type Command = { title: string; hint: string; icon: IconName; run: () => void; texts?: [string, number][] };
 type Source = () => Command[];
 
 class Commands {
