@@ -104,8 +104,8 @@ async function load(): Promise<Catalogue> {
     entries: Object.entries(names).map(([name, { state, note, request }]) => {
       const [id, focus = ""] = key === "paths" ? name.split("?") : ["", ""];
       const operation = operations.get(id!) ?? null;
-      const isWhole = operation && (EXAMPLES[operation.id] || !request);
-      return { surface: key, name, state, note, operation, focus, schema: find(key, name), request: () => (isWhole ? blank(operation) : prepare(key, request)) };
+      const whole = operation && !focus ? () => blank(operation, request?.body) : null;
+      return { surface: key, name, state, note, operation, focus, schema: find(key, name), request: whole ?? (() => prepare(key, request)) };
     }),
   }));
   const known = new Set(surfaces[0]!.entries.map((entry) => entry.name));
@@ -189,8 +189,9 @@ function property(schema: Schema | undefined, steps: string[], all: Components):
 
 // -- requests
 
-function blank(operation: Operation): Prepared {
-  return { operation, fields: {}, headers: {}, body: operation.body ? (EXAMPLES[operation.id] ?? exampleOf(operation.body)) : null, isForeign: false };
+function blank(operation: Operation, shown?: JsonObject | string): Prepared {
+  const body = operation.body && (EXAMPLES[operation.id] ?? (shown || hasModel(operation) ? bodyOf(operation, shown) : exampleOf(operation.body)));
+  return { operation, fields: {}, headers: {}, body, isForeign: false };
 }
 
 /** The least that a schema asks for, of those things that have a default. */

@@ -4,17 +4,19 @@ import { written } from "../lib/json";
 import type { Operation } from "./catalogue";
 
 export type Whole = { operation: Operation; origin: string; fields: Record<string, string>; headers: Record<string, string>; body: JsonObject | null; file: string };
-export type Language = { id: string; title: string; write: (whole: Whole, sdkNames: Set<string>) => string };
-
-export const LANGUAGES: Language[] = [
-  { id: "curl", title: "curl", write: curl },
-  { id: "python", title: "Python", write: python },
-  { id: "javascript", title: "JavaScript", write: javascript },
-  { id: "conductor", title: "Conductor", write: (whole) => written(conductor(whole)) },
-  { id: "task", title: "HTTP task", write: (whole) => written(task(whole)) },
-];
+/** `key`: from where the code takes the API key. */
+export type Language = { id: string; title: string; key: string; write: (whole: Whole, sdkNames: Set<string>) => string };
 
 const KEY = "ANTIPHON_API_KEY";
+const FROM_ENVIRONMENT = `The key comes from the environment, ${KEY}`;
+
+export const LANGUAGES: Language[] = [
+  { id: "curl", title: "curl", key: FROM_ENVIRONMENT, write: curl },
+  { id: "python", title: "Python", key: FROM_ENVIRONMENT, write: python },
+  { id: "javascript", title: "JavaScript", key: FROM_ENVIRONMENT, write: javascript },
+  { id: "conductor", title: "Conductor", key: "The key comes with the workflow's input, antiphon_api_key", write: (whole) => written(conductor(whole)) },
+  { id: "task", title: "HTTP task", key: FROM_ENVIRONMENT, write: (whole) => written(task(whole)) },
+];
 
 /** The path with its fields filled in; those that are empty keep their name, where one must stand. */
 export function target({ operation, fields }: Pick<Whole, "operation" | "fields">): string {

@@ -80,7 +80,7 @@ function one(kind: Schema, all: Components): string {
   if (kind.const !== undefined) return JSON.stringify(kind.const);
   if (kind.type === "array") return kind.items && Object.keys(kind.items).length ? `list of ${words(kind.items, all)}` : "list";
   if (kind.type === "object") return tagOf(kind) ?? (kind.properties ? "object" : "map");
-  return kind.type ?? "any";
+  return kind.format === "binary" ? "file" : (kind.type ?? "any");
 }
 
 /** What a value must keep to, beside its type. */
@@ -135,7 +135,7 @@ export function faults(value: Json, schema: Schema, all: Components, path = ""):
 
 /** The kinds that a value may be meant as: by its `type` where they have one, otherwise by what JSON it is. */
 function fitting(kinds: Schema[], value: Json): Schema[] {
-  const alike = kinds.filter((kind) => kind.enum || kind.const !== undefined || !kind.type || isOfType(value, kind.type));
+  const alike = kinds.filter((kind) => (kind.type ? isOfType(value, kind.type) : !isObject(value)));
   if (!isObject(value)) return alike;
   const tag = value["type"] ?? ("role" in value ? "message" : undefined);
   const tagged = alike.filter((kind) => tagOf(kind) === tag);
