@@ -213,6 +213,7 @@ def test_the_start_names_address_models_database_and_a_line_to_try() -> None:
     text = welcome(storage__database="a.db")
     parts = (
         "http://127.0.0.1:8000/v1",
+        "console   http://127.0.0.1:8000/\n",
         "antiphon-tiny",
         "a.db",
         "demonstration",

@@ -20,6 +20,8 @@ def lines(settings: Settings, *, needs_key: bool = False) -> Iterable[str]:
         yield f"  note      {tiny.DEMONSTRATION}"
     if server.workers > 1 or server.role != "all":
         yield f"  workers   {server.workers}, role {server.role}"
+    if server.port and server.role != "worker" and settings.console.enabled:
+        yield f"  console   {url.removesuffix('/v1')}/"
     if server.port and server.role != "worker":
         yield f"  try       {_curl(url, settings, needs_key=needs_key)}"
 
