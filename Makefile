@@ -89,7 +89,7 @@ clients: $(NODE_MODULES:%=%/.done)
 	@touch $@
 
 console: console/node_modules/.done
-	$(BIN)/node console/node_modules/svelte-check/bin/svelte-check --workspace console --fail-on-warnings
+	$(BIN)/node console/node_modules/svelte-check/bin/svelte-check --workspace console --tsconfig ./tsconfig.json --fail-on-warnings
 	$(BIN)/node console/node_modules/vite/bin/vite.js build console
 
 # Installs the system package $(1) when the test $(2) fails and this user may; where it still fails, says what helps and
@@ -115,7 +115,7 @@ postgresql:
 	$(call system-package,postgresql,command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null,without it the tests of the PostgreSQL store are left out)
 
 chromium:
-	$(call system-package,chromium,command -v chromium >/dev/null,without it the tests of the console are left out)
+	$(call system-package,chromium,command -v chromium >/dev/null || command -v google-chrome >/dev/null,without it the tests of the console are left out)
 
 nginx:
 	$(call system-package,nginx-light,command -v nginx >/dev/null,without it there is nothing to compare with)
