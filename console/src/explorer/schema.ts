@@ -122,6 +122,8 @@ export function inside(schema: Schema, all: Components): Inside[] {
 /** What is wrong with a value, and where. Not all that the server checks: what the types say. */
 export type Fault = { path: string; text: string; isWarning: boolean };
 
+export const NOT_KNOWN = "is not known";
+
 export function faults(value: Json, schema: Schema, all: Components, path = ""): Fault[] {
   const { kinds, isNullable } = kindsOf(schema, all);
   if (value === null && (isNullable || !kinds.length)) return [];
@@ -170,7 +172,7 @@ function faultsIn(value: JsonObject, kind: Schema, all: Components, path: string
   for (const [name, one] of Object.entries(value)) {
     const schema = kind.properties?.[name] ?? more;
     if (schema) found.push(...faults(one, schema, all, at(name)));
-    else if (kind.properties) found.push({ path: at(name), text: "is not known", isWarning: true });
+    else if (kind.properties) found.push({ path: at(name), text: NOT_KNOWN, isWarning: true });
   }
   return found;
 }
