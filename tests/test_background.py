@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from antiphon import stores
 from antiphon.config import ScriptedModel as Scripted
 from antiphon.config import Settings
 from antiphon.core.deltas import Finish, Text, Thought
@@ -17,7 +18,6 @@ from antiphon.engine.background import LOOK_S
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory import MemoryStore
-from antiphon.stores.sqlite import SqliteStore
 from tests.conftest import changed, serve
 from tests.rawclient import (
     COMMENT,
@@ -73,7 +73,7 @@ class Node:
 @asynccontextmanager
 async def node(settings: Settings, **limits: Any) -> AsyncIterator[Node]:
     settings = changed(settings, limits={"background_lease_s": 1.0, "shutdown_grace_s": 0.2, **limits})
-    store, model = SqliteStore(settings.storage, settings.limits), Played()
+    store, model = stores.build(settings.storage, settings.limits), Played()
     try:
         async with serving(settings, store, model, ScriptedModel(Scripted(), settings.limits)) as url:
             yield Node(url, model)

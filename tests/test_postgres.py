@@ -634,7 +634,8 @@ async def test_a_listener_that_hears_nothing_asks_whether_it_still_could(
 ) -> None:
     monkeypatch.setattr("antiphon.stores.postgres_ear.HEARTBEAT_S", 0.01)
     heard = asyncio.Event()
-    ear = Ear(store._pool, "somewhere", heard.set)
+    ear = Ear(store._pool)
+    ear.hear("somewhere", lambda _: heard.set())
     ear.open()
     await until(lambda: result(ear.is_listening))
     heard.clear()

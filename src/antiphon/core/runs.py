@@ -5,7 +5,7 @@ lease on it and renews it; once that has ended, anybody takes the run over, as a
 attempt and writes nothing once there is a later one: that *fence*, and no queue, makes events come exactly once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -120,6 +120,11 @@ class Runs(Protocol):
         """How many runs nobody has taken."""
         ...
 
-    async def changed(self, timeout_s: float) -> None:
-        """Returns when another process may have written, or after so long."""
+    async def changed(self, timeout_s: float) -> Collection[str] | None:
+        """Returns when another process may have written, or after so long. To which responses; None: perhaps to any."""
+        ...
+
+    def hear(self, called: Callable[[], None]) -> None:
+        """From now on it is called when another process has left something to be made, or has taken a run away from its
+        maker. Who hears nothing must look all the same: not every medium can tell, and none always does."""
         ...

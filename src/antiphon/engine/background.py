@@ -121,6 +121,7 @@ class Background:
     def start(self, sweep_s: float = SWEEP_S) -> None:
         """Begins to make what is asked for, and what was left."""
         self._sweep_s = sweep_s
+        self._runs.hear(self._wanted.set)
         self._sweeping = asyncio.create_task(self._sweep())
         self._sweeping.add_done_callback(self._sweep_on)
 

@@ -52,12 +52,13 @@ class Signals:
     async def _watch(self) -> None:
         while self._waiting:
             try:
-                await self._runs.changed(LOOK_S)
+                told = await self._runs.changed(LOOK_S)
             except StorageError as error:
                 log.error("the store could not be watched", error=error.message)
                 await asyncio.sleep(LOOK_S)
+                told = None
             for key in list(self._waiting):
-                if not self._is_here(key):
+                if (told is None or key[1] in told) and not self._is_here(key):
                     self.wake(key)
         self._watching = None
 

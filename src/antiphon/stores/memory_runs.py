@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -138,6 +138,9 @@ class MemoryRuns:
 
     async def changed(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)  # there is no other process
+
+    def hear(self, called: Callable[[], None]) -> None:
+        """There is nobody to hear."""
 
     def expired(self, ended_before: int) -> list[_Run]:
         return [run for run in self._runs.values() if run.ended_at is not None and run.ended_at < ended_before]

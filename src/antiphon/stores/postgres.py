@@ -1,12 +1,12 @@
 """PostgresStore: responses in a PostgreSQL database, which any number of servers share. Knows no HTTP and no model.
 
 How it works. A few connections serve reads. Writes go through two lanes, in groups (postgres_writer.py), each with a
-connection of its own. One more listens: so keys are read again only when one changed, by whichever server. What SQLite
-and PostgreSQL do alike is told as scripts (script.py). A database that goes away makes requests fail, after a while in
-which it may come back, and connections are made anew when it is there again.
+connection of its own. One more listens: so keys are read again only when one changed, by whichever server, and who
+waits for a background response need not ask all the time (postgres_bell.py). What SQLite and PostgreSQL do alike is
+told as scripts (script.py). A database that goes away makes requests fail, after a while in which it may come back, and
+connections are made anew when it is there again.
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +23,7 @@ from antiphon.stores import postgres_play, postgres_saves, postgres_schema, resp
 from antiphon.stores.conversations import StoredConversations
 from antiphon.stores.files import StoredFiles
 from antiphon.stores.listing import Bounds, Search, step
+from antiphon.stores.postgres_bell import Bell
 from antiphon.stores.postgres_connection import PATIENCE_S, Connection, Job, NoConnection, Pool, is_lost, reason
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_saves import NOT_SAVED, Saves, Saving
@@ -61,12 +62,14 @@ class PostgresStore:
         self._access = _Access(self)
         self.conversations = StoredConversations(self._access, limits, sys.maxsize)
         self.files = StoredFiles(self._access)
-        self.runs = StoredRuns(self._access, _changed)
         self.requests = StoredRequests(self._access)
         self.retention = StoredRetention(self._access)
         self.rollups = StoredRollups(self._access)
         self._page_chars_max = limits.page_chars_max
-        self._ear = Ear(self._pool, postgres_schema.KEYS_CHANNEL, self._keys_may_differ)
+        self._ear = Ear(self._pool)
+        self._ear.hear(postgres_schema.KEYS_CHANNEL, self._keys_may_differ)
+        self._bell = Bell(self._pool, self._ear)
+        self.runs = StoredRuns(self._access, self._bell)
         self._keys: tuple[ApiKey, ...] = ()
         self._keys_version = -1
         self._changes = 0
@@ -141,7 +144,7 @@ class PostgresStore:
             self._changes_read = changes if self._ear.is_listening else None
         return self._keys
 
-    def _keys_may_differ(self) -> None:
+    def _keys_may_differ(self, _: str | None = None) -> None:
         self._changes += 1
 
     async def _read_of(self, project: str, response_id: str, reading: Reading[T]) -> T | None:
@@ -164,6 +167,7 @@ class PostgresStore:
         self._is_open = False
         await self._saves.finish()
         await self._scripts.finish()
+        await self._bell.close()
         await self._ear.close()
         await self._pool.close()
         await self._writing.close()
@@ -206,14 +210,6 @@ class _Access:
         return await self._store.run(partial(postgres_play.read, scene))
 
     read_far = read
-
-
-LOOK_S: Final = 0.1
-"""Between looks for what other servers told."""
-
-
-async def _changed(timeout_s: float) -> None:
-    await asyncio.sleep(min(timeout_s, LOOK_S))
 
 
 UNREADABLE: Final = "The store could not be read."

@@ -1,10 +1,10 @@
 """Runs in a database: the scripts on their rows, of either kind. Knows no driver, and no thread."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -24,13 +24,34 @@ NOT_SAVED: Final = StorageError().message
 EventRow = tuple[int, str]
 
 
-class StoredRuns:
-    """Implements the port Runs."""
+class News(Protocol):
+    """What processes on one database tell each other. Where they can only look for themselves, telling does nothing."""
 
-    def __init__(self, access: Access, changed: Callable[[float], Awaitable[None]]) -> None:
-        """`changed` returns when another process may have written, or after so many seconds."""
+    async def changed(self, timeout_s: float) -> Collection[str] | None:
+        """As in the port."""
+        ...
+
+    def hear(self, called: Callable[[], None]) -> None:
+        """As in the port."""
+        ...
+
+    def tell(self, response_id: str) -> None:
+        """More is written of this response."""
+        ...
+
+    def call(self) -> None:
+        """Something is left to be made, or taken away from its maker."""
+        ...
+
+
+class StoredRuns:
+    """Implements the port Runs. Others are told when it is committed."""
+
+    def __init__(self, access: Access, news: News) -> None:
         self._access = access
-        self._changed = changed
+        self._news = news
+        self.changed = news.changed
+        self.hear = news.hear
 
     # -- writing
 
@@ -41,7 +62,9 @@ class StoredRuns:
         rows = sql.item_rows(run.given, is_input=True)
         scene = partial(_add, project, run, body, request, rows, queue_max)
         size = len(body) + len(request) + conversations.text_bytes(rows)
-        return await self._access.write(scene, size, NOT_SAVED)
+        is_added = await self._access.write(scene, size, NOT_SAVED)
+        self._news.call()
+        return is_added
 
     async def claim(self, lease: Lease, now_ms: int, *, runs_max: int, per_project_max: int) -> Sequence[Claimed]:
         if not await self._access.rows(sql.ANY_FREE_RUN, (now_ms,)):
@@ -49,17 +72,24 @@ class StoredRuns:
         return await self._access.write(partial(_claim, lease, now_ms, runs_max, per_project_max), 0, NOT_SAVED)
 
     async def seize(self, project: str, response_id: str, lease: Lease) -> Claimed | None:
-        return await self._access.write(partial(_seize, project, response_id, lease), 0, NOT_SAVED)
+        seized = await self._access.write(partial(_seize, project, response_id, lease), 0, NOT_SAVED)
+        self._news.call()
+        return seized
 
     async def append(self, ticket: Ticket, events: Sequence[Event], until_ms: int) -> bool:
         rows = _event_rows(events)
-        return await self._access.write(partial(_append, ticket, rows, until_ms), _size(rows), NOT_SAVED)
+        is_written = await self._access.write(partial(_append, ticket, rows, until_ms), _size(rows), NOT_SAVED)
+        self._news.tell(ticket.response_id)
+        return is_written
 
     async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
         body, rows = sql.encode_body(response), _event_rows(events)
         output = sql.item_rows(response.output, is_input=False)
         size = len(body) + conversations.text_bytes(output) + _size(rows)
-        return await self._access.write(partial(_finish, ticket, response, body, output, rows, now), size, NOT_SAVED)
+        scene = partial(_finish, ticket, response, body, output, rows, now)
+        is_written = await self._access.write(scene, size, NOT_SAVED)
+        self._news.tell(ticket.response_id)
+        return is_written
 
     async def renew(self, tickets: Sequence[Ticket], lease: Lease) -> None:
         if tickets:
@@ -67,6 +97,7 @@ class StoredRuns:
 
     async def release(self, tickets: Sequence[Ticket]) -> None:
         await self.renew(tickets, Lease(owner="", until_ms=0))
+        self._news.call()
 
     # -- reading
 
@@ -86,9 +117,6 @@ class StoredRuns:
     async def waiting(self) -> int:
         ((count,),) = await self._access.rows(sql.COUNT_WAITING, ())
         return int(count)
-
-    async def changed(self, timeout_s: float) -> None:
-        await self._changed(timeout_s)
 
 
 class _Run(NamedTuple):

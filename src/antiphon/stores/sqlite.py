@@ -93,7 +93,7 @@ class SqliteStore:
         self._access = access
         self.conversations = StoredConversations(access, limits, INLINE_BYTES_MAX)
         self.files = StoredFiles(access)
-        self.runs = StoredRuns(access, Watch(watcher).changed)
+        self.runs = StoredRuns(access, Watch(watcher))
         self.requests = StoredRequests(access)
         self.retention = StoredRetention(access)
         self.rollups = StoredRollups(access)

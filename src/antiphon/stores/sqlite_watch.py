@@ -1,6 +1,7 @@
 """Watch: whether another process, or another connection, has written to an SQLite file. Knows no rows."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import apsw
@@ -12,7 +13,7 @@ POLL_S: Final = 0.01
 
 
 class Watch:
-    """On a connection of its own, which does nothing else."""
+    """On a connection of its own, which does nothing else. Implements News: the file tells, and nobody calls."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
@@ -25,6 +26,15 @@ class Watch:
                 self._version = version
                 return
             await asyncio.sleep(POLL_S)
+
+    def hear(self, called: Callable[[], None]) -> None:
+        pass
+
+    def tell(self, response_id: str) -> None:
+        pass
+
+    def call(self) -> None:
+        pass
 
     def _now(self) -> int:
         return int(rows_of(self._connection, "PRAGMA data_version")[0][0])
