@@ -14,7 +14,8 @@ help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
 	@echo 'make test         set up what the tests need and run all of them'
 	@echo 'make fuzz         try requests that nobody wrote               (SECONDS=600 by default; ARGS="-k mutant" passes flags on)'
-	@echo 'make chaos        kill servers at work                         (KILLS=20 by default; ARGS="--seed 7")'
+	@echo 'make chaos        kill servers at work                         (KILLS=20, STORE=both by default: half on SQLite, half on'
+	@echo '                  a PostgreSQL of its own; STORE=sqlite; STORE=postgresql; ARGS="--seed 7")'
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
 	@echo 'make docs         write docs/compatibility.md anew from docs/compatibility.toml'
@@ -35,8 +36,9 @@ fuzz: $(VENV)/.test
 	@exec $(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
 KILLS ?= 20
-chaos: $(VENV)/.test
-	@exec $(BIN)/python -m tests.chaos $(KILLS) $(ARGS)
+STORE ?= both
+chaos: $(VENV)/.test $(if $(filter sqlite,$(STORE)),,postgresql)
+	@exec $(BIN)/python -m tests.chaos $(KILLS) --store $(STORE) $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check
