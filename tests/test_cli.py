@@ -128,6 +128,19 @@ def test_a_full_disk_is_one_line_and_1() -> None:
     assert b"No space left on device" in ended.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_for_which_there_is_no_room_ends_nothing() -> None:
+    code = (
+        "from antiphon import observe; observe.configure('json')\n"
+        "for _ in range(100): observe.log.error('x' * 500)\n"
+        "print('on and on')"
+    )
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-c", code]
+        ended = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, timeout=TIMEOUT_S, check=False)
+    assert ended.stdout == b"on and on\n"
+
+
 # serve, up to the server itself.
 
 

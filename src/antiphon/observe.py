@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -50,13 +51,16 @@ class _Bridge(logging.Handler):
 
 
 class _StandardError:
-    """Standard error as it is when something is written, not as it was when logging was set up."""
+    """Standard error as it is when something is written, not as it was when logging was set up. Where it takes nothing,
+    for the disk is full or its reader gone, what is served goes on."""
 
     def write(self, text: str) -> None:
-        sys.stderr.write(text)
+        with suppress(OSError):
+            sys.stderr.write(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def _json(value: Any, **_: Any) -> str:
