@@ -132,7 +132,7 @@ class Chaos:
             pid = victim.pid
             was_in_commit = in_commit and await victim.kill_in_commit()
             await victim.kill()
-            moments = in_flight(self._database, pid)
+            moments = await in_flight(self._database, pid)
             await victim.start()
             if moments:
                 self._done.update(moments)
@@ -146,7 +146,7 @@ class Chaos:
         await asyncio.sleep(self._random.uniform(0, 0.4))
 
         async def makes_something() -> bool:
-            return bool(in_flight(self._database, victim.pid))
+            return bool(await in_flight(self._database, victim.pid))
 
         await until(makes_something)
         return victim

@@ -35,8 +35,11 @@ Rows: TypeAlias = Sequence[tuple[Any, ...]]
 class Server:
     """One server process, started as often as it is killed."""
 
-    def __init__(self, database: "Database", folder: Path, name: str) -> None:
+    def __init__(self, database: "Database", folder: Path, name: str, lease_s: float = LEASE_S) -> None:
         self._database = database
+        self._lease_s = lease_s
+        self.flags: tuple[str, ...] = ()
+        """More of them, from the next start on."""
         self._note = folder / f"{name}.commit"
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
@@ -49,13 +52,13 @@ class Server:
     async def start(self) -> None:
         words = ("serve", "--scripted", "--log-format", "json", "--log-level", "debug", "--port", str(self.port))
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.mortal", *words, "--database", self._database.address),
+            *(sys.executable, "-m", "tests.mortal", *words, "--database", self._database.address, *self.flags),
             cwd=ROOT,
             env=os.environ
             | {
                 "PYTHONPATH": f"{ROOT / 'src'}",
                 "MORTAL": str(self._note),
-                "ANTIPHON_LIMITS__BACKGROUND_LEASE_S": str(LEASE_S),
+                "ANTIPHON_LIMITS__BACKGROUND_LEASE_S": str(self._lease_s),
                 "ANTIPHON_LIMITS__BACKGROUND_ATTEMPTS_MAX": "1000",
             }
             | self._database.environment,
@@ -87,6 +90,13 @@ class Server:
         with suppress(ProcessLookupError):
             self.process.kill()
         await self._is_gone()
+
+    async def stop(self) -> None:
+        """As one is told to when it is upgraded. Returns when it has ended by itself."""
+        assert self.process is not None
+        self.process.terminate()
+        await asyncio.wait_for(self._is_gone(), START_S)
+        assert self.process.returncode == 0
 
     async def kill_in_commit(self) -> bool:
         """Whether it died in one."""
@@ -121,7 +131,7 @@ class Database(Protocol):
     address: str
     environment: dict[str, str]
 
-    def rows(self, query: str) -> Rows: ...
+    async def rows(self, query: str) -> Rows: ...
 
 
 class SqliteFile:
@@ -129,7 +139,7 @@ class SqliteFile:
         self.address = str(folder / "chaos.db")
         self.environment: dict[str, str] = {}
 
-    def rows(self, query: str) -> Rows:
+    async def rows(self, query: str) -> Rows:
         with closing(apsw.Connection(self.address, flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
             connection.set_busy_timeout(5_000)
             return connection.execute(query).fetchall()
@@ -145,9 +155,10 @@ class PostgresDatabase:
             "ANTIPHON_STORAGE__FILES": str(folder / "files"),
         }
 
-    def rows(self, query: str) -> Rows:
-        with psycopg.connect(self.address, options="-c search_path=antiphon") as connection:
-            return connection.execute(query.encode()).fetchall()
+    async def rows(self, query: str) -> Rows:
+        connect = psycopg.AsyncConnection.connect(self.address, options="-c search_path=antiphon")
+        async with await connect as connection:
+            return await (await connection.execute(query.encode())).fetchall()
 
     async def restart(self, mode: str) -> None:
         assert self.cluster is not None
@@ -155,9 +166,10 @@ class PostgresDatabase:
         await asyncio.to_thread(self.cluster.start)
 
 
-def in_flight(database: Database, owner_pid: int) -> list[str]:
+async def in_flight(database: Database, owner_pid: int) -> list[str]:
     """The moments at which the responses are that this process makes, or made when it died, as far as it is written."""
-    return [_moment(data) for (data,) in database.rows(IN_FLIGHT.format(owner=f"%!_{owner_pid}"))]
+    query = IN_FLIGHT.format(owner=f"%!_{owner_pid}")
+    return [_moment(data) for (data,) in await database.rows(query)]
 
 
 def _moment(data: str | None) -> str:
