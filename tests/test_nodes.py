@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+import pytest_asyncio
 
 from antiphon.core.fold import fold
 from tests.chaos import FAILING
 from tests.chaosnodes import PostgresDatabase, Server, in_flight, until
 from tests.conftest import WAIT_S
 from tests.postgres import Cluster
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOOL: Any = {"type": "antiphon:scripted"}
 THOUGHTS = " ".join("abcdefghijklmnopqrstuvwxyz")
@@ -44,11 +46,12 @@ class Nodes:
         return busy[:count]
 
 
-@pytest.fixture
-async def nodes(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Nodes]:
-    database = PostgresDatabase(cluster.make("nodes"), tmp_path, cluster)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nodes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nodes]:
+    folder = tmp_path_factory.mktemp("nodes")
+    database = PostgresDatabase(cluster.make("nodes"), folder, cluster)
     database.environment["ANTIPHON_LIMITS__BACKGROUND_RUNS_MAX"] = "3"  # so that one alone cannot make them all
-    servers = [Server(database, tmp_path, name) for name in "abc"]
+    servers = [Server(database, folder, name) for name in "abc"]
     async with AsyncExitStack() as stack:
         for server in servers:
             stack.push_async_callback(server.kill)
