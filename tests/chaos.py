@@ -22,6 +22,7 @@ import asyncio
 import json
 import math
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -315,6 +316,7 @@ def main() -> int:
     parser.add_argument("--store", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--database", help="an empty PostgreSQL database, postgresql://…")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever was started is ended
     sys.stdout.write(f"seed {arguments.seed}\n")
     all_: list[Result] = []
     begun = time.monotonic()
