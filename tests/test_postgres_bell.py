@@ -17,7 +17,7 @@ from tests.test_background import STOP, Node, asked, happens, node
 from tests.test_postgres import other, result, run, store, until
 from tests.test_postgres_server import SECRET
 from tests.test_store import WAIT_S, turn
-from tests.test_store_runs import SOON, A, B, begun, deltas, ended
+from tests.test_store_runs import SOON, A, B, T, begun, deltas, ended
 
 __all__ = ["other", "store"]
 
@@ -36,7 +36,7 @@ async def test_a_server_hears_of_which_response_another_wrote(store: PostgresSto
     await listens(other)
     await store.runs.append(x, deltas(2), SOON)
     assert "resp_x" in (await other.runs.changed(WAIT_S) or ())
-    await store.runs.finish(y, ended("y"), deltas(2))
+    await store.runs.finish(y, ended("y"), deltas(2), T)
     assert "resp_y" in (await other.runs.changed(WAIT_S) or ())
 
 
