@@ -79,8 +79,8 @@ class Result(NamedTuple):
     stuck: int
     asked: int
     failed: int
-    moments: Counter[str]
-    """Where the responses were that died with their servers, and what else was done."""
+    done: Counter[str]
+    """Where responses were when their servers died, and what else was done."""
 
     @property
     def is_well(self) -> bool:
@@ -136,7 +136,7 @@ class Chaos:
             moments = await in_flight(self._database, pid)
             await victim.start()
             if moments:
-                self._done.update(moments)
+                self._done.update(f"died with their server, {moment}" for moment in moments)
                 self._done["kills in a commit"] += was_in_commit
                 return
         raise RuntimeError("no server has anything to do")
@@ -238,7 +238,7 @@ class Chaos:
             stuck=outcomes["stuck"],
             asked=len(self._asked),
             failed=outcomes["failed"],
-            moments=self._done,
+            done=self._done,
         )
 
     async def _outcome(self, asked: Asked) -> str:
@@ -326,7 +326,7 @@ def main() -> int:
             f"{name}: {result.kills} kills in {time.monotonic() - begun:.0f} s, {result.asked} responses, of which "
             f"{result.failed} failed where they had to\n"
         )
-        sys.stdout.writelines(f"    {count:5} {what}\n" for what, count in sorted(result.moments.items()))
+        sys.stdout.writelines(f"    {count:5} {what}\n" for what, count in sorted(result.done.items()))
         sys.stdout.flush()
     kills, lost, repeated, stuck = (sum(getattr(one, name) for one in all_) for name in Result._fields[:4])
     sys.stdout.write(f"{kills} kills: {lost} lost, {repeated} repeated, {stuck} stuck\n")
