@@ -36,6 +36,7 @@ class Server:
     """One server process, started as often as it is killed."""
 
     def __init__(self, database: "Database", folder: Path, name: str, lease_s: float = LEASE_S) -> None:
+        self.name = name
         self._database = database
         self._lease_s = lease_s
         self.flags: tuple[str, ...] = ()

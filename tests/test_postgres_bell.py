@@ -9,6 +9,7 @@ import pytest
 from antiphon.config import Settings
 from antiphon.core.deltas import Text
 from antiphon.engine import background, signals
+from antiphon.engine.engine import Engine
 from antiphon.stores import postgres_bell
 from antiphon.stores.postgres import PostgresStore
 from tests.conftest import changed
@@ -141,8 +142,9 @@ async def test_a_message_that_cannot_be_sent_costs_nothing(
 
 @pytest.fixture
 async def nodes(scripted: Settings, database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Node, Node]]:
-    for module, name in ((background, "LOOK_S"), (background, "SWEEP_S"), (signals, "LOOK_S")):
-        monkeypatch.setattr(module, name, 10 * WAIT_S)
+    for module in (background, signals):
+        monkeypatch.setattr(module, "LOOK_S", 10 * WAIT_S)
+    monkeypatch.setattr(Engine.start, "__defaults__", (10 * WAIT_S,))
     settings = changed(scripted, storage={"database": database}, server={"secret": SECRET})
     limits = {"background_lease_s": 30 * WAIT_S, "background_runs_max": 1}
     async with node(settings, **limits) as one, node(settings, **limits) as other:
