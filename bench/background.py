@@ -45,12 +45,8 @@ from tests.chaosnodes import Server, SqliteFile, in_flight
 from tests.rawclient import Exchange, Played, ask, create, exchange, serving
 
 RUNS, BATCH, SECONDS = 32, 4, 2.0
-LAGS, CANCELS, TAKEOVERS, REQUESTS, ROUNDS = 101, 31, 5, 1_000, 5
+LAGS, CANCELS, TAKEOVERS, REQUESTS, ROUNDS = 101, 31, 5, 1_000, 7
 SECRET: Final = base64.b64encode(b"s" * 32).decode()
-NO_SWEEPER: Final = (
-    "import sys; from antiphon.engine.background import Background; Background.start = lambda self: None\n"
-    "from antiphon.cli import main; sys.exit(main())"
-)
 FAR_MS: Final = 2**45
 SILENCE_S, IDLE_S = 0.4, 5.0
 
@@ -251,14 +247,23 @@ async def _takeover(servers: Sequence[Server], database: SqliteFile) -> float:
 
 
 async def measure_foreground(folder: Path) -> None:
-    commands = {"with": ["-m", "antiphon"], "without": ["-c", NO_SWEEPER]}
-    cpu_us: dict[str, list[float]] = {name: [] for name in commands}
+    roles = {"with": "all", "without": "api"}
+    cpu_us: dict[str, list[float]] = {name: [] for name in roles}
     with ExitStack() as stack:
         services = {}
-        for name, words in commands.items():
+        for name, role in roles.items():
             port = free_port()
-            flags = ["serve", "--scripted", "--port", str(port), "--database", str(folder / f"{name}.db")]
-            command = [sys.executable, *words, *flags]
+            flags = [
+                "serve",
+                "--scripted",
+                "--role",
+                role,
+                "--port",
+                str(port),
+                "--database",
+                str(folder / f"{name}.db"),
+            ]
+            command = [sys.executable, "-m", "antiphon", *flags]
             service = Service(name, command, port=port, folder=Path.cwd(), log_folder=folder)
             services[name] = stack.enter_context(service)
             services[name].wait_ready("/ready")
