@@ -74,14 +74,14 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'antiphon needs Python 3.11 or later; choose one with PYTHON=python3.12' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt --editable '.[documents]'
+	$(PIP) install --constraint constraints.txt --editable '.[documents,mcp,web]'
 	@touch $@
 
 # The group is read by hand: `pip install --group` came with pip 25.1, and Debian 12 has 23.0.
 $(VENV)/.test: $(VENV)/.serve
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["test"], sep="\n")' \
 	    > $(VENV)/test.txt
-	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt --editable '.[documents,postgres]'
+	$(PIP) install --constraint constraints.txt --requirement $(VENV)/test.txt --editable '.[documents,mcp,postgres,web]'
 	@touch $@
 
 # npm and node come with the Python packages of the tests, so the system needs neither. No script of a package is run.

@@ -17,6 +17,7 @@ from antiphon.core import builder as real
 from antiphon.core import toolbox
 from antiphon.core.deltas import Annotate, Delta, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import Fold
+from antiphon.core.hosted import registry
 from antiphon.core.toolbox import Declared, Gathered
 from antiphon.core.unwrap import unwrapped
 from antiphon.tools.scripted import ScriptedTool
@@ -43,7 +44,7 @@ BOX = toolbox.make(
         Declared(wire.ShellTool(), "tools[2]"),
         Declared(wire.ScriptedTool(name=HOSTED), "tools[3]"),
     ],
-    {"antiphon:scripted": ScriptedTool()},
+    registry([ScriptedTool()]),
     10,
 )
 

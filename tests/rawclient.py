@@ -20,6 +20,7 @@ from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Stora
 from antiphon.core import usage
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.fold import fold
+from antiphon.core.hosted import registry
 from antiphon.core.ports import Check, Count, Model, ModelCard, Sense, Store
 from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
@@ -342,12 +343,13 @@ def scripted_in(folder: Path) -> Settings:
 @asynccontextmanager
 async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIterator[str]:
     """The server as `app.running` puts it together, but around these models and this store, which stays open."""
-    hosted = {kind: tools.build(kind) for kind in tools.TOOLS}
+    fetcher = Fetcher(settings.fetch, 1)
+    hosted = registry(tools.build(settings.tools, fetcher))
     key = app.secret(settings)
     gate = Gate(store, key, settings.auth, settings.cors, hosts_open=False)
     blobs = MemoryBlobs(settings.storage)
     files = Files(store.files, blobs, settings.limits, app._new_id, app._now)
-    inputs = app._inputs(settings, Fetcher(settings.fetch, 1), files, store.files, blobs)
+    inputs = app._inputs(settings, fetcher, files, store.files, blobs)
     world = World(store, hosted, settings.limits, app._new_id, app._now, Seal(key.value))
     engine = Engine(world, Catalog(models), inputs)
     engine.start()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from antiphon import config, stores
 from antiphon.config import Limits, Settings, Storage
 from antiphon.core.context import Context, empty, grown
+from antiphon.core.hosted import registry
 from antiphon.core.prompt import Prompt
 from antiphon.engine.contexts import Contexts
 from antiphon.errors import InvalidRequest
@@ -25,7 +26,7 @@ from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputText, Ite
 from tests import strategies as some
 from tests.rawclient import serving
 
-RUNNERS = {"antiphon:scripted": ScriptedTool()}
+RUNNERS = registry([ScriptedTool()])
 
 
 def user(text: str) -> Message:

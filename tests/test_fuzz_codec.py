@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core import context, toolbox
+from antiphon.core.hosted import registry
 from antiphon.core.toolbox import Declared
 from antiphon.core.unwrap import InputReader, unwrapped
 from antiphon.errors import ApiError
@@ -26,7 +27,7 @@ from antiphon.wire.response import Response
 from antiphon.wire.tools import NAME_PATTERN, Tool
 from tests import strategies as some
 
-RUNNERS = {"antiphon:scripted": ScriptedTool()}
+RUNNERS = registry([ScriptedTool()])
 
 
 # -- codec

@@ -100,14 +100,14 @@ def test_the_item_that_a_limit_cut_is_incomplete_and_the_last() -> None:
 
     _, response = play(script)
 
-    assert [item.status for item in response.output] == ["completed", "incomplete"]
+    assert [getattr(item, "status", "") for item in response.output] == ["completed", "incomplete"]
 
 
 def test_a_cancelled_response_ends_in_an_incomplete_event_that_says_so() -> None:
     events, response = play(Script((), "cancelled", (Text("half"),)))
 
     assert response.status == "cancelled"
-    assert response.output[0].status == "incomplete"
+    assert getattr(response.output[0], "status", "") == "incomplete"
     assert type(events[-1]).__name__ == "ResponseIncomplete"
 
 
@@ -211,12 +211,12 @@ MUTANTS = {
         "        del self._running[index]\n        self._items[index] = done\n",
     ),
     "a hosted status is told before it is true": (
-        "        self._running[index] = structs.replace(self._running[index], status=status)\n",
+        "        self._running[index] = in_status(self._running[index], status)\n",
         "",
     ),
     "running calls are forgotten at the end": (
-        '            self.outcome(index, structs.replace(item, status="incomplete"))\n',
-        "            del self._running[index]\n",
+        '            self._done(index, in_status(item, "incomplete"))\n',
+        "",
     ),
     "what a vendor sealed is lost": ("            draft.sealed = delta.text\n", ""),
     "a thought is not sealed": ("            done = self._seal(done, draft.sealed)\n", "            pass\n"),

@@ -27,11 +27,13 @@ from antiphon.wire import codec
 from antiphon.wire.events import Event, ResponseCreated, ResponseQueued
 from antiphon.wire.items import CustomToolCall, FunctionCallOutput, Message, Reasoning, ScriptedCall, UrlCitation
 from antiphon.wire.response import Response
+from antiphon.wire.tools import ScriptedTool as Declaration
 from tests.conftest import changed
 from tests.rawclient import WAIT_S, Played, ask, create, final, serving, streaming
 from tests.test_api_requests import PICTURE
 from tests.test_background import STOP, TOOL, Node, asked, happens, node
 
+DECLARED = Declaration()
 SKELETON = Response(id="resp_x", created_at=1, status="in_progress", model="played", background=True)
 
 
@@ -60,11 +62,11 @@ def end_turn(builder: Builder) -> None:
 
 
 def begin_tool(builder: Builder) -> None:
-    builder.progress(builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}')), "searching")
+    builder.progress(builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}', DECLARED)), "searching")
 
 
 def run_tool(builder: Builder) -> None:
-    index = builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}'))
+    index = builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}', DECLARED))
     builder.outcome(index, ScriptedCall(name="scripted", arguments='{"text": "a"}', status="completed", output="A"))
 
 

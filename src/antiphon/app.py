@@ -22,7 +22,8 @@ from antiphon.api import routes
 from antiphon.api.auth import LOOPBACK, Gate
 from antiphon.config import LocalModel, Settings
 from antiphon.console import pages
-from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Model, Store, Tool
+from antiphon.core.hosted import registry
+from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Model, Store
 from antiphon.crypto import Secret
 from antiphon.documents.reader import DocumentReader
 from antiphon.engine.background import SWEEP_S
@@ -177,7 +178,10 @@ async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> A
         for source in sources:
             await source.start()
         seal = Seal(key.value, settings.sealing.keys)
-        world = World(store, _tools(settings), settings.limits, _new_id, _now, seal)
+        runners = list(tools.build(settings.tools, fetcher))
+        for runner in runners:
+            stack.push_async_callback(runner.close)
+        world = World(store, registry(runners), settings.limits, _new_id, _now, seal)
         inputs = _inputs(settings, fetcher, files, store.files, kept)
         engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
@@ -253,7 +257,16 @@ async def doctor(settings: Settings) -> list[Check]:
             checks.append(await source.check())
         finally:
             await source.close()
-    return checks
+    return checks + await _check_tools(settings)
+
+
+async def _check_tools(settings: Settings) -> list[Check]:
+    fetcher = Fetcher(settings.fetch, settings.limits.fetches_max)
+    try:
+        found = [await tool.check() for tool in tools.build(settings.tools, fetcher)]
+    finally:
+        await fetcher.close()
+    return [check for check in found if check is not None]
 
 
 def _check_secret(settings: Settings) -> Check:
@@ -274,11 +287,6 @@ async def _check_files(settings: Settings) -> Check:
         return await kept.check()
     finally:
         await kept.close()
-
-
-def _tools(settings: Settings) -> dict[str, Tool]:
-    enabled = {"antiphon:scripted": settings.tools.scripted.enabled}
-    return {kind: tools.build(kind) for kind, is_on in enabled.items() if is_on}
 
 
 async def _refuse_open_address(settings: Settings, store: Store) -> None:

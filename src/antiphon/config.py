@@ -105,6 +105,8 @@ class Limits(Section, frozen=True, kw_only=True):
     """Model calls in one response: a model that calls hosted tools for ever must end."""
     repairs_max: Annotated[int, Meta(ge=0)] = 3
     """Turns in which the model may correct a call that could not be made: then the response fails."""
+    tool_timeout_s: Seconds = 120.0
+    """One call of a hosted tool."""
     history_items_max: Positive = 20_000
     """Items in one prompt, history included."""
     context_cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024

@@ -160,8 +160,8 @@ def _noted(plan: Plan, unknown: tuple[str, ...]) -> dict[bytes, bytes]:
         headers[b"antiphon-ignored-parameters"] = header_value(unknown)
         log.warning("unknown parameters", response=plan.response.id, parameters=unknown[:20])
     if omitted := plan.box.omitted:
-        headers[b"antiphon-omitted-tools"] = header_value(omitted)
-        log.info("hosted tools left out", response=plan.response.id, tools=omitted)
+        headers[b"antiphon-omitted-tools"] = header_value(tuple(omitted))
+        log.info("hosted tools left out", response=plan.response.id, tools=tuple(omitted))
     return headers
 
 

@@ -41,7 +41,17 @@ from msgspec import UNSET, UnsetType, structs
 
 from antiphon.core.calls import Calls, GatheredCall, HostedRequest, Refused
 from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
-from antiphon.core.drafts import CALLS, EMPTY, PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart, PartKind
+from antiphon.core.drafts import (
+    CALLS,
+    EMPTY,
+    HOSTED_TEXTS,
+    PARTS,
+    THOUGHT_AS_SUMMARY,
+    Draft,
+    OpenPart,
+    PartKind,
+    in_status,
+)
 from antiphon.core.ids import NewId
 from antiphon.core.past import NOTHING_YET, Past
 from antiphon.core.ports import TextCheck
@@ -50,6 +60,7 @@ from antiphon.wire import events as ev
 from antiphon.wire import items as it
 from antiphon.wire.items import (
     ID_PREFIXES,
+    Asking,
     ClientCall,
     Compaction,
     FunctionCall,
@@ -192,24 +203,39 @@ class Builder:
 
     def begin(self, item: HostedCall) -> int:
         """Adds the item of a hosted call that starts now; its index names the call from here on."""
-        draft = self._add(item)
+        text = HOSTED_TEXTS.get(type(item))
+        draft = self._add(item if text is None else structs.replace(item, **{text.field: ""}))
         self._running[draft.index] = draft.item  # type: ignore[assignment] # _add keeps the type
         self._status(draft.index, "in_progress")
+        if text is not None:
+            told = getattr(item, text.field)
+            self.append(text.delta(self._sequence, draft.id, draft.index, told))
+            self.append(text.done(self._sequence, draft.id, draft.index, told))
+            self._running[draft.index] = structs.replace(item, id=draft.id)
         return draft.index
 
     def progress(self, index: int, status: str) -> None:
-        self._running[index] = structs.replace(self._running[index], status=status)
+        self._running[index] = in_status(self._running[index], status)
         self._status(index, status)
 
     def outcome(self, index: int, item: HostedCall | Compaction) -> HostedCall | Compaction:
         """The call ended: `item` is as its tool left it, with its final status. Returns it under its own id."""
         done = structs.replace(item, id=self._running[index].id)
-        assert done.status is not UNSET
-        if done.status != "incomplete":  # the API has no such status event
-            self._status(index, done.status)
+        status = getattr(done, "status", "failed" if getattr(done, "error", None) else "completed")
+        if status != "incomplete":  # the API has no such status event
+            self._status(index, status)
         del self._running[index]
         self._done(index, done)
         return done
+
+    def ask(self, item: Asking) -> None:
+        """Adds a call that the client must approve."""
+        draft = self._add(item)
+        self._done(draft.index, draft.item)
+
+    def equip(self, callees: Mapping[str, Callee], allowed: frozenset[str] | None) -> None:
+        """From here on, these tools are there."""
+        self._callees, self._allowed = callees, allowed
 
     # -- compaction
 
@@ -232,7 +258,8 @@ class Builder:
         for draft in sorted(self._drafts.values(), key=lambda draft: draft.index):
             self._close(draft, "incomplete")
         for index, item in sorted(self._running.items()):
-            self.outcome(index, structs.replace(item, status="incomplete"))
+            del self._running[index]
+            self._done(index, in_status(item, "incomplete"))
         self._gathered.clear()
 
     def propose(

@@ -7,14 +7,16 @@ from msgspec import Struct
 
 from antiphon.core.ports import TextCheck
 from antiphon.core.toolbox import Callee, Gathered, Hosted
-from antiphon.wire.items import ClientCall, CustomToolCall
+from antiphon.wire.items import Asking, ClientCall, CustomToolCall, HostedCall
 
 
 class HostedRequest(Struct, frozen=True):
-    """A call of a hosted tool that the model made in the turn just ended."""
+    """A call of a hosted tool that the model made in the turn just ended: to be run, or to be asked about first."""
 
     name: str
     arguments: str
+    hosted: Hosted
+    item: HostedCall | Asking
 
 
 class Refused(Struct, frozen=True):
@@ -60,10 +62,11 @@ class GatheredCall:
         if self.callee is None:
             reason = f"only these tools may be called now: {', '.join(sorted(allowed or ()))}."
             return Refused(self.name, arguments, reason)
-        if isinstance(self.callee, Hosted):
-            return HostedRequest(self.name, arguments)
-        assert isinstance(self.callee, Gathered)
         try:
+            if isinstance(self.callee, Hosted):
+                begun = self.callee.tool.begin(self.name, arguments, self.callee.declaration)
+                return HostedRequest(self.name, arguments, self.callee, begun)
+            assert isinstance(self.callee, Gathered)
             item = self.callee.lift(self.call_id, arguments)
         except ValueError as error:
             return Refused(self.name, arguments, f"its arguments are wrong: {error}")

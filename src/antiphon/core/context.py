@@ -12,14 +12,17 @@ from msgspec import UNSET, Struct, UnsetType, json, structs
 
 from antiphon.core import compaction, lowering, usage
 from antiphon.core.compaction import Compacted
+from antiphon.core.hosted import Answered, Source, Tool
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
-from antiphon.core.ports import Sense, Tool
+from antiphon.core.ports import Sense
 from antiphon.core.prompt import Memo, PromptItem
 from antiphon.errors import InvalidRequest
 from antiphon.wire.formats import ReasoningEffort
 from antiphon.wire.items import (
     AdditionalTools,
+    Approval,
+    Asking,
     ClientCall,
     ClientOutput,
     Compaction,
@@ -32,6 +35,7 @@ from antiphon.wire.items import (
     LocalShellCall,
     Message,
     MessagePart,
+    Opening,
     Reasoning,
     TextUpdate,
     ToolSearchOutput,
@@ -39,7 +43,7 @@ from antiphon.wire.items import (
 
 ITEM_BYTES = 800
 """What Python adds around an item's text, here and in what is told of it."""
-Bringing: TypeAlias = AdditionalTools | ToolSearchOutput
+Bringing: TypeAlias = AdditionalTools | ToolSearchOutput | Opening
 """Items that bring tools."""
 
 
@@ -53,6 +57,12 @@ class Context(Struct, frozen=True, kw_only=True):
     waiting: tuple[ClientCall, ...] = ()
     """Calls without an output yet."""
     brought: tuple[Bringing, ...] = ()
+    asked: tuple[Asking, ...] = ()
+    """Calls that nobody has approved or denied."""
+    approved: tuple[Answered, ...] = ()
+    """Calls that were approved, and are still to be made."""
+    sources: tuple[Source, ...] = ()
+    """What the model was told by this server's tools, and may cite."""
     effort: ReasoningEffort | None = None
     format: TextUpdate | None = None
     """As the last configuration_update has them."""
@@ -83,7 +93,7 @@ def grown(
     Raises InvalidRequest for an output that has no call before it. Matched in order, not by id alone: some vendors give
     the same call id again in a later turn.
     """
-    waiting = _Waiting(context.waiting)
+    waiting, hosted = _Waiting(context.waiting), _Hosted(context, runners)
     earlier, size, memo = context.told, context.told_size, context.memo
     told: list[PromptItem] = []
     turn, effort, wanted = context.turn, context.effort, context.format
@@ -119,11 +129,8 @@ def grown(
             earlier, size, memo = (), 0, Memo()
             turn = max((at for at, one in enumerate(told) if isinstance(one, Message) and one.role == "user"))
             waiting = _Waiting(filter(is_async, waiting.calls.values()))
-        elif isinstance(item, Compaction):
-            assert item.status == "incomplete"
-        else:
-            assert isinstance(item, HostedCall)
-            told += lowering.replayed(item, runners)
+        elif not isinstance(item, Compaction):  # one that was cut short says nothing
+            told += hosted.told(item)
     beside = context.senses | senses
     if memo is not context.memo and not any(map(usage.shows_more_than_text, (*earlier, *told))):
         beside = frozenset()  # it was compacted away
@@ -132,7 +139,10 @@ def grown(
         told=(*earlier, *told),
         turn=turn,
         waiting=(*waiting.calls.values(),),
-        brought=(*context.brought, *brought),
+        brought=(*context.brought, *brought, *hosted.brought),
+        asked=(*hosted.asked.values(),),
+        approved=(*hosted.approved.values(),),
+        sources=(*context.sources, *hosted.sources),
         effort=effort,
         format=wanted,
         senses=beside,
@@ -220,6 +230,45 @@ class _Waiting:
         while numbers:
             if (number := numbers.pop()) in self.calls:
                 yield number
+
+
+class _Hosted:
+    """What this server's own tools add."""
+
+    def __init__(self, context: Context, runners: Mapping[str, Tool]) -> None:
+        self._runners = runners
+        self.brought: list[Opening] = []
+        self.sources: list[Source] = []
+        self.asked = {asked.id: asked for asked in context.asked}
+        self.approved = {one.asked.id: one for one in context.approved}
+
+    def told(self, item: Item) -> Sequence[PromptItem]:
+        """What the model is told of an item; nothing of a call that was cut short."""
+        if isinstance(item, Opening):
+            self.brought.append(item)
+        elif isinstance(item, Asking):
+            self.asked[item.id] = item
+        elif isinstance(item, Approval):
+            return self._answered(item)
+        else:
+            assert isinstance(item, HostedCall)
+            self.approved.pop(getattr(item, "approval_request_id", UNSET), None)
+            if item.status != "incomplete":
+                runner = lowering.runner(item, self._runners)
+                self.sources += runner.sources(item)
+                return runner.replay(item)
+        return ()
+
+    def _answered(self, answer: Approval) -> Sequence[PromptItem]:
+        asked = self.asked.pop(answer.approval_request_id, None)
+        if asked is None:
+            named = answer.approval_request_id[:ID_CHARS_MAX]
+            raise InvalidRequest(f"No approval request with id '{named}' waits for an answer.", param="input")
+        call = Answered(asked, answer)
+        if not answer.approve:
+            return lowering.runner(asked, self._runners).denied(call)
+        self.approved[asked.id] = call
+        return ()
 
 
 def _unanswerable(output: ClientOutput) -> str:

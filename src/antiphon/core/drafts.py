@@ -4,7 +4,7 @@ Part of the builder, whose theory of operation stands in core/builder.py.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from msgspec import UNSET, UnsetType, structs
 
@@ -12,7 +12,18 @@ from antiphon.core.deltas import Refusal, Summary, Text, Thought
 from antiphon.core.unwrap import InputReader
 from antiphon.wire import events as ev
 from antiphon.wire import items as it
-from antiphon.wire.items import CustomToolCall, FunctionCall, Message, OutputItem, Reasoning
+from antiphon.wire.items import (
+    Compaction,
+    CustomToolCall,
+    FunctionCall,
+    HostedCall,
+    McpCall,
+    Message,
+    OutputItem,
+    Reasoning,
+)
+
+HostedT = TypeVar("HostedT", bound=HostedCall | Compaction)
 
 
 class PartKind(NamedTuple):
@@ -81,6 +92,15 @@ CALLS: dict[type, CallKind] = {
     FunctionCall: CallKind("arguments", ev.ArgumentsDelta, ev.ArgumentsDone),
     CustomToolCall: CallKind("input", ev.CustomInputDelta, ev.CustomInputDone),
 }
+
+HOSTED_TEXTS: dict[type, CallKind] = {McpCall: CallKind("arguments", ev.McpArgumentsDelta, ev.McpArgumentsDone)}
+"""The text of a hosted call that is told by events of its own."""
+
+
+def in_status(item: HostedT, status: str) -> HostedT:
+    """The item in that status, where items of its kind have one."""
+    return structs.replace(item, status=status) if hasattr(item, "status") else item
+
 
 EMPTY: dict[type, OutputItem] = {
     Message: Message(status="in_progress", content=(), role="assistant"),

@@ -4,18 +4,19 @@ Pure. A call of any kind becomes a FunctionCall by the name under which its tool
 FunctionCallOutput; what a model is told of an asynchronous call stands here too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeGuard, get_args
 
 from msgspec import UNSET, json, structs
 
 from antiphon.core import clienttools
 from antiphon.core.calls import Refused
-from antiphon.core.ports import Tool
+from antiphon.core.hosted import Tool, runner_of
 from antiphon.core.prompt import PromptItem
 from antiphon.core.toolbox import flat_name
 from antiphon.errors import InvalidRequest
 from antiphon.wire.items import (
+    Asking,
     ClientCall,
     ClientOutput,
     CustomToolCall,
@@ -95,17 +96,15 @@ def output(item: ClientOutput) -> FunctionCallOutput:
     return FunctionCallOutput(id=item.id, call_id=item.call_id, output=told, status="completed")
 
 
-def replayed(item: HostedCall, runners: Mapping[str, Tool]) -> Sequence[PromptItem]:
-    """A call that was cut short is not told. Raises InvalidRequest when its tool does not run here."""
-    if item.status == "incomplete":
-        return ()
-    kind = str(item.__struct_config__.tag).removesuffix("_call")
-    runner = runners.get(kind)
-    if runner is None:
+def runner(item: HostedCall | Asking, runners: Mapping[str, Tool]) -> Tool:
+    """Whose item that is. Raises InvalidRequest when nobody here knows its tool."""
+    found = runner_of(item, runners)
+    if found is None:
+        kind = str(item.__struct_config__.tag).removesuffix("_call")
         raise InvalidRequest(
             f"The conversation holds a call of the tool '{kind}', which is not enabled on this server.", param="input"
         )
-    return runner.replay(item)
+    return found
 
 
 # -- calls that were not made

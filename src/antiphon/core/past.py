@@ -10,10 +10,11 @@ from typing import Final
 from msgspec import structs
 
 from antiphon.core.deltas import Refusal, Text, Thought
-from antiphon.core.drafts import PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart
+from antiphon.core.drafts import HOSTED_TEXTS, PARTS, THOUGHT_AS_SUMMARY, Draft, OpenPart, in_status
 from antiphon.core.lowering import is_async
 from antiphon.wire import events as ev
 from antiphon.wire.items import (
+    Asking,
     ClientCall,
     Compaction,
     CustomToolCall,
@@ -60,15 +61,26 @@ class Past:
             self.drafts.pop(_key(event.output_index), None)
         elif isinstance(event, ev.HostedStatus | ev.CompactionCompacting):
             status = "compacting" if isinstance(event, ev.CompactionCompacting) else event.type.rpartition(".")[2]
-            self.running[event.output_index] = structs.replace(self.running[event.output_index], status=status)
+            self.running[event.output_index] = in_status(self.running[event.output_index], status)
+        elif event.output_index in self.running:
+            self._hear(event)
         else:
             _write(self.drafts[_key(event.output_index)], event)
         self.next_number = event.sequence_number + 1
+
+    def _hear(self, event: ev.Event) -> None:
+        """The text of a hosted call, which comes whole."""
+        item = self.running[event.output_index]  # type: ignore[union-attr] # only events of items come here
+        text = HOSTED_TEXTS.get(type(item))
+        if text is not None and isinstance(event, text.delta):  # type: ignore[arg-type] # the table's are types
+            self.running[event.output_index] = structs.replace(item, **{text.field: event.delta})  # type: ignore[union-attr]
 
     def _add(self, event: ev.OutputItemAdded) -> None:
         if event.output_index != len(self.items):
             raise LookupError(event.output_index)
         self.items.append(None)
+        if isinstance(event.item, Asking):
+            return  # done at once
         if isinstance(event.item, HostedCall | Compaction):
             self.running[event.output_index] = event.item
             return
@@ -133,11 +145,11 @@ def _key(index: int) -> tuple[type, str]:
 
 
 def _is_settling(item: OutputItem | None) -> bool:
-    return isinstance(item, HostedCall) or (isinstance(item, ClientCall) and item.status == "completed")
+    return isinstance(item, HostedCall | Asking) or (isinstance(item, ClientCall) and item.status == "completed")
 
 
 def _is_due(item: OutputItem | None) -> bool:
-    return isinstance(item, ClientCall) and not is_async(item)
+    return isinstance(item, Asking) or (isinstance(item, ClientCall) and not is_async(item))
 
 
 def _write(draft: Draft, event: ev.Event) -> None:

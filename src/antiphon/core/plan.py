@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core import lowering, parts, toolbox
+from antiphon.core import lowering, parts
 from antiphon.core import usage as counting
 from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
+from antiphon.core.hosted import Tool
 from antiphon.core.ids import ID_CHARS_MAX, NewId
-from antiphon.core.ports import Sense, Tool
+from antiphon.core.kit import Kit
+from antiphon.core.ports import Sense
 from antiphon.core.prompt import Prompt, PromptItem, Sampling, VendorThought
 from antiphon.core.thoughts import check_led_on
 from antiphon.core.toolbox import Choice, Declared, Toolbox
@@ -25,6 +27,7 @@ from antiphon.wire.items import (
     InputItem,
     Item,
     ItemReference,
+    Opening,
     Reasoning,
     ToolSearchOutput,
 )
@@ -41,6 +44,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     given: tuple[Item, ...]
     context: Context
     prompt: Prompt
+    kit: Kit
     box: Toolbox
     max_tool_calls: int | None
     thought_as_summary: bool
@@ -110,7 +114,7 @@ def entered(
         wanted = _own_id(item.id, f"{param}[{index}].id")
         own = new_id(ID_PREFIXES[type(item)]) if wanted is UNSET or wanted in taken else wanted
         taken.add(own)
-        given.append(structs.replace(item, id=own, status=_given_status(item)))
+        given.append(_settled(structs.replace(item, id=own)))
     return tuple(given)
 
 
@@ -139,10 +143,19 @@ def make(
     require_outputs(context)
     given = context.items[len(before.items) :]
     request, format_param = _configured(request, before, given)
-    box = toolbox.make(_declared(request, before.brought, given), runners, bounds.tools_max)
+    kit = Kit(
+        declared=tuple(_declared(request, before.brought, given)),
+        brought=tuple(item for item in context.brought if isinstance(item, Opening)),
+        approved=context.approved,
+        runners=runners,
+        choice=request.tool_choice,
+        tools_max=bounds.tools_max,
+    )
+    box = kit.box()
     if box.omitted and strict:
-        raise UnsupportedParameter(f"The tool '{box.omitted[0]}' is not enabled on this server.", param="tools")
-    choice = toolbox.choice(request.tool_choice, box, bounds.tools_max)
+        kind, reason = next(iter(box.omitted.items()))
+        raise UnsupportedParameter(reason or f"The tool '{kind}' is not enabled on this server.", param="tools")
+    choice = NOT_YET if kit.firsts() else kit.chosen(box)
     response = _skeleton(request, model, new_id("resp"), now)
     if withheld := _withheld(request, model, before, context):
         response = structs.replace(response, input_transformations=withheld)
@@ -151,6 +164,7 @@ def make(
         given=given,
         context=context,
         prompt=_prompt(request, model, context, box, choice),
+        kit=kit,
         box=box,
         max_tool_calls=request.max_tool_calls,
         thought_as_summary=request.reasoning.summary is not None,
@@ -327,7 +341,7 @@ def _declared(request: CreateResponse, before: Sequence[Bringing], given: Sequen
     """The request's tools, and those that items of the conversation brought."""
     for index, tool in enumerate(request.tools):
         yield Declared(tool, f"tools[{index}]")
-    places = [(_earlier(request), item) for item in before]
+    places = [(_earlier(request), item) for item in before if not isinstance(item, Opening)]
     for index, item in enumerate(given):
         if type(item) is AdditionalTools or type(item) is ToolSearchOutput:
             places.append((f"input[{index}].tools", item))
@@ -354,9 +368,12 @@ def _own_id(given: str | UnsetType, param: str) -> str | UnsetType:
     return given or UNSET
 
 
-def _given_status(item: Item) -> str:
+def _settled(item: Item) -> Item:
     """What a client hands in is finished, except what it says was cut short."""
-    return "completed" if item.status is UNSET or item.status == "in_progress" else item.status
+    return structs.replace(item, status="completed") if getattr(item, "status", "") in UNSETTLED else item
+
+
+UNSETTLED = (UNSET, "in_progress")
 
 
 def _resolved(named: ItemReference | CompactionTrigger, referenced: Mapping[str, Item], param: str, place: int) -> Item:
@@ -372,6 +389,23 @@ def _resolved(named: ItemReference | CompactionTrigger, referenced: Mapping[str,
             param=param,
         )
     return item
+
+
+NOT_YET = Choice("auto", None)
+"""What must be called, before it is known what can be."""
+
+
+def equipped(prompt: Prompt, kit: Kit, box: Toolbox, *, chooses: bool) -> Prompt:
+    """The prompt with the tools that are known now. `chooses`: the choice among them has yet to be made. Raises
+    InvalidRequest when it names none of them."""
+    choice = kit.chosen(box)
+    must = choice.must if chooses else prompt.tool_choice
+    return structs.replace(prompt, tools=tuple(box.offers.values()), tool_choice=must, allowed=choice.allowed)
+
+
+def told(prompt: Prompt, items: Sequence[Item], runners: Mapping[str, Tool]) -> Prompt:
+    """The prompt with what items of this response tell, before the model has said anything."""
+    return extended(prompt, items, (), runners, lambda prefix: prefix, 0)
 
 
 def extended(

@@ -1,19 +1,19 @@
 """Ports: what the engine asks of the world. Each is a Protocol of few verbs; adapters live in models, tools, stores."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from antiphon.core.deltas import Delta
-from antiphon.core.prompt import Offer, Prompt
+from antiphon.core.prompt import Prompt
 from antiphon.core.requests import Requests
 from antiphon.core.retention import Retention
 from antiphon.core.rollups import Rollups
 from antiphon.core.runs import Runs
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
-from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item
+from antiphon.wire.items import Item
 from antiphon.wire.response import Response, ResponseStatus
 
 
@@ -92,38 +92,6 @@ class Model(Protocol):
 
 TextCheck: TypeAlias = Callable[[str], str]
 """Why a text does not fit; empty when it does."""
-
-
-class Progress(Struct, frozen=True):
-    """A hosted call entered another status, for example "searching"."""
-
-    status: str
-
-
-class Outcome(Struct, frozen=True):
-    """A hosted call ended: its finished item, completed or failed. `replay` says what the model is told of it."""
-
-    item: HostedCall
-
-
-class Tool(Protocol):
-    """A tool that this server runs itself. It never sees an event, a sequence number or a row."""
-
-    def offer(self, declaration: Any) -> Offer:
-        """What the model is shown for this declaration (an element of the request's `tools`)."""
-        ...
-
-    def begin(self, name: str, arguments: str) -> HostedCall:
-        """The item, in progress, that records a call of it; its id is the builder's to give."""
-        ...
-
-    def run(self, item: HostedCall, declaration: Any) -> AsyncGenerator[Progress | Outcome, None]:
-        """Runs the call: any number of Progress, then one Outcome. What it raises fails the item, not the response."""
-        ...
-
-    def replay(self, item: HostedCall) -> tuple[FunctionCall, FunctionCallOutput]:
-        """How the model is told, in a later turn, of a call that is in the history."""
-        ...
 
 
 class Documents(Protocol):

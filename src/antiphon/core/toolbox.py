@@ -8,13 +8,13 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from antiphon.core import clienttools
 from antiphon.core.clienttools import ClientTool, Lift
-from antiphon.core.ports import Tool
+from antiphon.core.hosted import Tool, runner_of
 from antiphon.core.prompt import Named, Offer
 from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest, InvalidValue, UnsupportedParameter
 from antiphon.wire import tools as wire
 from antiphon.wire.faults import array_too_long
-from antiphon.wire.items import CustomToolCall, FunctionCall
+from antiphon.wire.items import CustomToolCall, FunctionCall, Item
 from antiphon.wire.tools import NAME_PATTERN, CustomTool, FunctionTool, Grammar, JsonObject, NamespaceTool
 from antiphon.wire.tools import Tool as Declaration
 
@@ -52,12 +52,12 @@ Callee: TypeAlias = Streamed | Gathered | Hosted
 
 class Toolbox(Struct, frozen=True):
     """`offers` are what the model is shown, by name; `callees` what becomes of calls; `params` where each was declared;
-    `omitted` are hosted tools that this server cannot run."""
+    `omitted` are hosted tools that this server cannot run, and what would have to be set."""
 
     offers: dict[str, Offer]
     callees: dict[str, Callee]
     params: dict[str, str]
-    omitted: tuple[str, ...]
+    omitted: dict[str, str]
 
     @property
     def hosted(self) -> dict[str, Hosted]:
@@ -77,10 +77,12 @@ def flat_name(namespace: str | UnsetType, name: str) -> str:
     return name if namespace is UNSET else f"{namespace}__{name}"
 
 
-def make(declared: Iterable[Declared], runners: Mapping[str, Tool], tools_max: int) -> Toolbox:
-    """Raises InvalidRequest naming the tool that cannot be offered."""
+def make(
+    declared: Iterable[Declared], runners: Mapping[str, Tool], tools_max: int, brought: Sequence[Item] = ()
+) -> Toolbox:
+    """`brought` are items that bring tools of servers. Raises InvalidRequest naming the tool that cannot be offered."""
     declared = list(declared)
-    packing = _Packing(runners, tools_max, searches=any(_is_client_search(one.tool) for one in declared))
+    packing = _Packing(runners, tools_max, brought, searches=any(_is_client_search(one.tool) for one in declared))
     for one in declared:
         packing.pack(one)
     return packing.toolbox
@@ -93,19 +95,15 @@ def _is_client_search(tool: Declaration) -> bool:
 class _Packing:
     """Puts a toolbox together, one declaration after another."""
 
-    def __init__(self, runners: Mapping[str, Tool], tools_max: int, *, searches: bool) -> None:
+    def __init__(self, runners: Mapping[str, Tool], tools_max: int, brought: Sequence[Item], *, searches: bool) -> None:
         self._runners = runners
         self._tools_max = tools_max
+        self._brought = brought
         self._searches = searches
         """A client's tool search is there: deferred tools wait to be found by it. Else they are shown at once."""
-        self._omitted: list[str] = []
+        self._omitted: dict[str, str] = {}
         self._found: set[str] = set()
-        self._box = Toolbox({}, {}, {}, ())
-
-    @property
-    def toolbox(self) -> Toolbox:
-        box = self._box
-        return Toolbox(box.offers, box.callees, box.params, tuple(dict.fromkeys(self._omitted)))
+        self.toolbox = Toolbox({}, {}, {}, self._omitted)
 
     def pack(self, declared: Declared) -> None:
         tool = declared.tool
@@ -115,10 +113,10 @@ class _Packing:
             case NamespaceTool():
                 self._add_namespace(tool, declared)
             case wire.Unserved():
-                self._omitted.append(tool.kind)
+                self._omitted[tool.kind] = ""
             case wire.ToolSearchTool(execution="server"):
-                self._omitted.append("tool_search")
-            case wire.ScriptedTool():
+                self._omitted["tool_search"] = ""
+            case wire.ServerTool():
                 self._add_hosted(tool, declared)
             case _:
                 kind, more = _client_tool(tool)
@@ -150,28 +148,40 @@ class _Packing:
             self._add(_custom_offer(tool, name, note), _custom_callee(tool, namespace), declared)
         return True
 
-    def _add_hosted(self, tool: wire.ScriptedTool, declared: Declared) -> None:
-        kind = _tag(tool)
-        runner = self._runners.get(kind)
-        if runner is None:
-            raise UnsupportedParameter(f"The tool '{kind}' is not enabled on this server.",
-                                       param=f"{declared.param}.type")  # fmt: skip
-        self._add(runner.offer(tool), Hosted(runner, tool), declared)
+    def _add_hosted(self, tool: wire.ServerTool, declared: Declared) -> None:
+        kind, runner = _tag(tool), runner_of(tool, self._runners)
+        missing = "" if runner is None else _missing(runner, declared)
+        if runner is None or missing:
+            reason = missing or f"The tool '{kind}' is not enabled on this server."
+            if runner is None or not runner.may_be_left_out:
+                raise UnsupportedParameter(reason, param=f"{declared.param}.type")
+            self._omitted[kind] = reason
+            return
+        for offer in runner.offers(tool, self._brought):
+            self._add(offer, Hosted(runner, tool), declared)
 
     def _add(self, offer: Offer, callee: Callee, declared: Declared) -> None:
         name = offer.name
         _check_name(name, f"{declared.param}.name")
-        if name in self._box.offers and not (declared.is_found or name in self._found):
+        if name in self.toolbox.offers and not (declared.is_found or name in self._found):
             param = f"{declared.param}.name" if hasattr(declared.tool, "name") else declared.param
             raise InvalidValue(f"Invalid '{param}': there is already a tool named '{name}'.", param=param)
         if declared.is_found:
             self._found.add(name)
-        self._box.offers[name] = offer
-        self._box.callees[name] = callee
-        self._box.params[name] = declared.param
-        if len(self._box.offers) > self._tools_max:
+        self.toolbox.offers[name] = offer
+        self.toolbox.callees[name] = callee
+        self.toolbox.params[name] = declared.param
+        if len(self.toolbox.offers) > self._tools_max:
             raise InvalidValue(f"Invalid 'tools': array too long. Expected at most {self._tools_max} tools.",
                                param="tools", code="array_above_max_length")  # fmt: skip
+
+
+def _missing(runner: Tool, declared: Declared) -> str:
+    try:
+        return runner.missing(declared.tool)
+    except InvalidRequest as error:
+        error.param = f"{declared.param}.{error.param}" if error.param else declared.param
+        raise
 
 
 def _check_name(name: str, param: str) -> None:
@@ -315,7 +325,7 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
         found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]
         found += [offer for offer, hosted in box.hosted.items() if _tag(hosted.declaration) == kind]
     if not found:
-        reason = " (this server cannot run it)" if kind in box.omitted else ""
+        reason = f" ({box.omitted[kind] or 'this server cannot run it'})" if kind in box.omitted else ""
         what = f"{kind}' '{name}" if name else f"{kind}"
         raise InvalidRequest(f"Tool choice '{what}' not found in 'tools' parameter{reason}.", param="tool_choice")
     return found

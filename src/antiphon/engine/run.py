@@ -14,14 +14,15 @@ from antiphon.core import compaction
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
 from antiphon.core.builder import Builder
-from antiphon.core.calls import Calls, HostedRequest, Refused
+from antiphon.core.calls import Calls, Refused
 from antiphon.core.compaction import Compactions, Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.hosted import Errand, Outcome, Tool
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
 from antiphon.core.past import NOTHING_YET
 from antiphon.core.plan import Plan
-from antiphon.core.ports import Lock, Model, Outcome, Store, TextCheck, Tool
+from antiphon.core.ports import Lock, Model, Store, TextCheck
 from antiphon.core.prompt import Prompt
 from antiphon.core.thoughts import Thoughts
 from antiphon.core.toolbox import Hosted
@@ -35,7 +36,7 @@ from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
 from antiphon.wire.events import Terminal
-from antiphon.wire.items import Compaction, HostedCall, InputItem, Item, Reasoning
+from antiphon.wire.items import Asking, Compaction, HostedCall, InputItem, Item, Opening, Reasoning
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
@@ -119,6 +120,7 @@ class Run:
             seal=partial(_sealed, world, project, plan),  # nothing of this run's: a cycle would be the collector's work
             past=journal.past if journal else NOTHING_YET,
         )
+        self._kit = plan.kit
         self._journal = journal
         self._checks = checks
         self._usages: list[Usage] = []
@@ -187,6 +189,7 @@ class Run:
         prompt = await self._beginning()
         if prompt is None:
             return "completed", None
+        prompt = await self._open(prompt)
         if self.plan.compacts_now:
             await self._compact(prompt)
             return "completed", None
@@ -228,7 +231,7 @@ class Run:
         self._builder.abandon()
         self._publish()
         added = self.response.output[: past.settled]
-        self._hosted = sum(isinstance(item, HostedCall) for item in added)
+        self._hosted = sum(isinstance(item, HostedCall) and not isinstance(item, Opening) for item in added)
         said = counting.Said()
         said.text = len(json.encode(self.response.output))
         self._count(Finish("stop"), prompt, said)  # what it really took is forgotten
@@ -247,7 +250,7 @@ class Run:
         said = counting.Said()
         said.text = len(json.encode(before)) if before else 0
         self._count(Finish("stop"), prompt, said)
-        prompt = self._next(prompt, [item for item in before if item.status != "incomplete"], ())
+        prompt = self._next(prompt, [item for item in before if getattr(item, "status", "") != "incomplete"], ())
         resumed = structs.replace(prompt, prefix=begun)
         spent = max(0, (await self._model.count(resumed)).tokens - (await self._model.count(prompt)).tokens)
         self._usages.append(Usage(input_tokens=0, output_tokens=spent, total_tokens=spent))
@@ -259,6 +262,8 @@ class Run:
         """The client has something to do, or the model asked for nothing more. It goes on by itself after hosted calls,
         after calls that were not made, and after asynchronous ones."""
         if any(not is_async(call) for call in calls.client):
+            return True
+        if any(isinstance(call.item, Asking) for call in calls.hosted):
             return True
         return not (calls.client or calls.hosted or calls.refused)
 
@@ -276,9 +281,20 @@ class Run:
         return Calls(calls.client, calls.hosted[:room], refused)
 
     def _next(self, prompt: Prompt, added: Sequence[Item], refused: Sequence[Refused]) -> Prompt:
-        world, spent = self._world, self._usages[-1].output_tokens
+        world, spent = self._world, self._usages[-1].output_tokens if self._usages else 0
         shown = world.opened(self.project, added, "input")
-        return planning.extended(prompt, shown, refused, world.tools, world.new_id, spent)
+        prompt = planning.extended(prompt, shown, refused, world.tools, world.new_id, spent)
+        return self._equipped(prompt, added)
+
+    def _equipped(self, prompt: Prompt, added: Sequence[Item], *, chooses: bool = False) -> Prompt:
+        """With the tools that came up on the way."""
+        kit = self._kit.grown(added)
+        if kit is self._kit:
+            return prompt
+        self._kit, box = kit, kit.box()
+        prompt = planning.equipped(prompt, kit, box, chooses=chooses)
+        self._builder.equip(box.callees, prompt.allowed)
+        return prompt
 
     def _count_repair(self, calls: Calls) -> None:
         """A model that goes on making the same mistake must end."""
@@ -347,43 +363,66 @@ class Run:
             logger.info("usage estimated", response=self.id, reported=finish.usage is not None)
         self._usages.append(usage)
 
+    async def _open(self, prompt: Prompt) -> Prompt:
+        """Does what tools have to do before the model is asked."""
+        firsts = self._kit.firsts()
+        if not firsts:
+            return prompt
+        before = len(self.response.output)
+        for kind in (True, False):  # calls may need what a server has listed
+            begun = [one for one in firsts if isinstance(one.item, Opening) is kind]
+            await self._run_together([(one.hosted, one.item) for one in begun])
+        added = self.response.output[before:]
+        prompt = planning.told(prompt, self._world.opened(self.project, added, "input"), self._world.tools)
+        return self._equipped(prompt, added, chooses=True)
+
     async def _run_hosted(self, calls: Calls) -> None:
         """Runs the turn's hosted calls together."""
-        if not calls.hosted:
-            return
-        begun = []
         for call in calls.hosted:
-            hosted = self._hosted_tool(call)
-            begun.append((self._builder.begin(hosted.tool.begin(call.name, call.arguments)), call))
+            if isinstance(call.item, Asking):
+                self._builder.ask(call.item)
+        await self._run_together(
+            [(call.hosted, call.item) for call in calls.hosted if not isinstance(call.item, Asking)]
+        )
+
+    async def _run_together(self, calls: Sequence[tuple[Hosted, HostedCall]]) -> None:
+        begun = [(self._builder.begin(item), hosted) for hosted, item in calls]
         self._publish()
+        if not begun:
+            return
         if self._journal is not None:
             await self._journal.flush()  # what has begun is known before it does anything
-        async with asyncio.TaskGroup() as group:
-            for index, call in begun:
-                group.create_task(self._run_one(index, call))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index, hosted in begun:
+                    group.create_task(self._run_one(index, hosted))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         if self._journal is not None:
             await self._journal.flush()
 
-    async def _run_one(self, index: int, call: HostedRequest) -> None:
-        hosted = self._hosted_tool(call)
+    async def _run_one(self, index: int, hosted: Hosted) -> None:
         item = self._builder.response.output[index]
         assert isinstance(item, HostedCall)
-        logger.debug("a tool runs", response=self.id, tool=call.name, item=item.id)
+        logger.debug("a tool runs", response=self.id, tool=item.__struct_config__.tag, item=item.id)
+        timeout_s, failure = self._world.limits.tool_timeout_s, None
         try:
-            done = await self._outcome(index, item, hosted)
-        except Exception:  # noqa: BLE001 # a failing tool, however it fails, fails its item, not the response
-            logger.exception("a hosted call failed", response=self.id, tool=call.name)
-            done = structs.replace(item, status="failed", output="The tool failed.")
+            async with asyncio.timeout(timeout_s):
+                done = await self._outcome(index, item, hosted)
+        except TimeoutError:
+            done = hosted.tool.failed(item, f"The tool took longer than {timeout_s:g} s.")
+        except Exception as error:  # noqa: BLE001 # a failing tool, however it fails, fails its item, not the response
+            logger.exception("a hosted call failed", response=self.id, tool=item.__struct_config__.tag)
+            done = hosted.tool.failed(item, "The tool failed.")
+            failure = error
         self._builder.outcome(index, done)
         self._publish()
-
-    def _hosted_tool(self, call: HostedRequest) -> Hosted:
-        callee = self.plan.box.callees[call.name]
-        assert isinstance(callee, Hosted)
-        return callee
+        if isinstance(failure, ApiError) and isinstance(item, Opening):
+            raise failure
 
     async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
-        async with aclosing(hosted.tool.run(item, hosted.declaration)) as steps:
+        errand = Errand(project=self.project, response_id=self.id, declaration=hosted.declaration)
+        async with aclosing(hosted.tool.run(item, errand)) as steps:
             async for step in steps:
                 if isinstance(step, Outcome):
                     return step.item

@@ -1,14 +1,18 @@
-"""Hosted tools, one file each, loaded on use: declaration type -> where its class is."""
+"""Hosted tools, one file each, loaded on use: what is set up for it in `[tools]` -> where its class is."""
 
+from collections.abc import Iterator
 from importlib import import_module
 
-from antiphon.core.ports import Tool
+from antiphon.config import Tools
+from antiphon.core.hosted import Tool
+from antiphon.core.ports import Fetch
 
-TOOLS = {"antiphon:scripted": "antiphon.tools.scripted:ScriptedTool"}
+TOOLS = {"scripted": "antiphon.tools.scripted:ScriptedTool"}
 
 
-def build(kind: str) -> Tool:
-    """The tool of a declaration type."""
-    module, _, name = TOOLS[kind].partition(":")
-    tool: Tool = getattr(import_module(module), name)()
-    return tool
+def build(settings: Tools, fetch: Fetch) -> Iterator[Tool]:
+    """Every tool, also those that are not set up: they say so."""
+    for name, place in TOOLS.items():
+        module, _, kind = place.partition(":")
+        tool: Tool = getattr(import_module(module), kind)(getattr(settings, name), fetch)
+        yield tool

@@ -5,14 +5,16 @@ The text "fail" fails the call; "wait" leaves it running until the response is c
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 from msgspec import UNSET, Struct, structs
 
-from antiphon.core.ports import Outcome, Progress
+from antiphon.config import ScriptedToolSettings as Settings
+from antiphon.core.hosted import Errand, Outcome, Progress, Step, Tool
+from antiphon.core.ports import Fetch
 from antiphon.core.prompt import Offer
-from antiphon.wire.items import FunctionCall, FunctionCallOutput, ScriptedCall
+from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item, ScriptedCall
 from antiphon.wire.tools import ScriptedTool as Declaration
 
 
@@ -20,20 +22,30 @@ class _Arguments(Struct):
     text: str = ""
 
 
-class ScriptedTool:
-    """Port Tool."""
+class ScriptedTool(Tool):
+    declares = frozenset({"antiphon:scripted"})
+    records = frozenset({"antiphon:scripted_call"})
 
-    def offer(self, declaration: Declaration) -> Offer:
-        return Offer(
-            name=declaration.name,
-            description="Gives a text back in capitals.",
-            parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
-        )
+    def __init__(self, settings: Settings | None = None, fetch: Fetch | None = None) -> None:
+        self._is_on = settings is None or settings.enabled
 
-    def begin(self, name: str, arguments: str) -> ScriptedCall:
+    def missing(self, declaration: Declaration) -> str:
+        return "" if self._is_on else "The tool 'antiphon:scripted' is not enabled on this server."
+
+    def offers(self, declaration: Declaration, brought: Sequence[Item]) -> Sequence[Offer]:
+        return [
+            Offer(
+                name=declaration.name,
+                description="Gives a text back in capitals.",
+                parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+            )
+        ]
+
+    def begin(self, name: str, arguments: str, declaration: Declaration) -> ScriptedCall:
         return ScriptedCall(status="in_progress", name=name, arguments=arguments)
 
-    async def run(self, item: ScriptedCall, declaration: Declaration) -> AsyncGenerator[Progress | Outcome, None]:
+    async def run(self, item: HostedCall, errand: Errand) -> AsyncGenerator[Step, None]:
+        assert isinstance(item, ScriptedCall)
         yield Progress("searching")
         text = msgspec.json.decode(item.arguments or b"{}", type=_Arguments).text
         if text == "wait":
@@ -44,10 +56,15 @@ class ScriptedTool:
         if text == "fail":
             raise ValueError("told to fail")
         await asyncio.sleep(0)
-        output = text.upper() if declaration.output is UNSET else declaration.output
+        output = text.upper() if errand.declaration.output is UNSET else errand.declaration.output
         yield Outcome(structs.replace(item, status="completed", output=output))
 
-    def replay(self, item: ScriptedCall) -> tuple[FunctionCall, FunctionCallOutput]:
+    def failed(self, item: HostedCall, reason: str) -> ScriptedCall:
+        assert isinstance(item, ScriptedCall)
+        return structs.replace(item, status="failed", output=reason)
+
+    def replay(self, item: HostedCall) -> tuple[FunctionCall, FunctionCallOutput]:
+        assert isinstance(item, ScriptedCall)
         call_id = f"call_{item.id}"
         return (
             FunctionCall(id=item.id, call_id=call_id, name=item.name, arguments=item.arguments, status="completed"),

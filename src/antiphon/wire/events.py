@@ -146,6 +146,14 @@ class CustomInputDone(InItem, frozen=True, tag="response.custom_tool_call_input.
     input: str
 
 
+class McpArgumentsDelta(InItem, frozen=True, tag="response.mcp_call_arguments.delta"):
+    delta: str
+
+
+class McpArgumentsDone(InItem, frozen=True, tag="response.mcp_call_arguments.done"):
+    arguments: str
+
+
 class CompactionCompacting(InItem, frozen=True, tag="response.compaction.compacting"):
     """The model is summarising."""
 
@@ -185,6 +193,8 @@ TaggedEvent: TypeAlias = (
     | ArgumentsDone
     | CustomInputDelta
     | CustomInputDone
+    | McpArgumentsDelta
+    | McpArgumentsDone
     | CompactionCompacting
 )
 Event: TypeAlias = TaggedEvent | HostedStatus

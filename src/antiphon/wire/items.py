@@ -368,8 +368,76 @@ class ScriptedCall(ItemBase, frozen=True, kw_only=True, tag="antiphon:scripted_c
     output: str | None = None
 
 
-HostedCall: TypeAlias = ScriptedCall
-"""Items that record a call which this server ran itself."""
+class ListedTool(Struct, frozen=True, kw_only=True):
+    """A tool of an MCP server. `input_schema` is a JSON Schema."""
+
+    name: str
+    description: str | None = None
+    input_schema: JsonObject
+    annotations: JsonObject | None = None
+
+
+class McpListTools(ItemBase, frozen=True, kw_only=True, tag="mcp_list_tools"):
+    """What an MCP server offers. While it stands in the conversation, the server is not asked again."""
+
+    server_label: str
+    tools: tuple[ListedTool, ...] = ()
+    error: str | None = None
+
+
+class McpErrorBase(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Why a call of an MCP tool failed."""
+
+
+class McpProtocolError(McpErrorBase, frozen=True, kw_only=True, tag="mcp_protocol_error"):
+    code: int
+    message: str
+
+
+class McpExecutionError(McpErrorBase, frozen=True, kw_only=True, tag="mcp_tool_execution_error"):
+    """The tool itself says that it failed: `content` is what it gave."""
+
+    content: Any
+
+
+class McpHttpError(McpErrorBase, frozen=True, kw_only=True, tag="http_error"):
+    code: int
+    message: str
+
+
+class McpCall(ItemBase, frozen=True, kw_only=True, tag="mcp_call"):
+    """A call of an MCP tool, which this server made."""
+
+    status: Literal["in_progress", "calling", "completed", "incomplete", "failed"] | UnsetType = UNSET
+    approval_request_id: str | None = None
+    arguments: str
+    error: McpProtocolError | McpExecutionError | McpHttpError | None = None
+    name: str
+    output: str | None = None
+    server_label: str
+
+
+class McpApprovalRequest(ItemBase, frozen=True, kw_only=True, tag="mcp_approval_request"):
+    """A call that is made once the client has approved it, by a McpApprovalResponse in a later request."""
+
+    arguments: str
+    name: str
+    server_label: str
+
+
+class McpApprovalResponse(ItemBase, frozen=True, kw_only=True, tag="mcp_approval_response"):
+    approval_request_id: str
+    approve: bool
+    reason: str | None = None
+
+
+HostedCall: TypeAlias = ScriptedCall | McpListTools | McpCall
+"""Items that record what this server itself ran."""
+Opening: TypeAlias = McpListTools
+"""Those that no model asked for: they come first, and count as no tool call."""
+Asking: TypeAlias = McpApprovalRequest
+Approval: TypeAlias = McpApprovalResponse
+"""A call that a client must approve before it is made, and its answer."""
 
 ClientCall: TypeAlias = (
     FunctionCall | CustomToolCall | ToolSearchCall | ShellCall | LocalShellCall | ApplyPatchCall | ComputerCall
@@ -384,8 +452,8 @@ ClientOutput: TypeAlias = (
     | ApplyPatchCallOutput
     | ComputerCallOutput
 )
-OutputItem: TypeAlias = Message | Reasoning | ClientCall | Compaction | ScriptedCall
-Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools | ConfigurationUpdate
+OutputItem: TypeAlias = Message | Reasoning | ClientCall | Compaction | HostedCall | Asking
+Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools | ConfigurationUpdate | Approval
 """What is stored and listed."""
 InputItem: TypeAlias = Item | CompactionTrigger | ItemReference
 
@@ -410,4 +478,8 @@ ID_PREFIXES: dict[type[Item], str] = {
     ConfigurationUpdate: "cfu",
     Compaction: "cmp",
     ScriptedCall: "sc",
+    McpListTools: "mcpl",
+    McpCall: "mcp",
+    McpApprovalRequest: "mcpr",
+    McpApprovalResponse: "mcpa",
 }

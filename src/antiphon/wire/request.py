@@ -160,8 +160,7 @@ LATER: dict[str, Later] = {
 LATER_TYPES = frozenset(
     {  # item and part types of the reference that are refused by name for now, and choices of tools not run here
         *("file_search_call", "web_search_call", "code_interpreter_call"),
-        *("image_generation_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "mcp_call"),
-        *("program", "program_output"),
+        *("image_generation_call", "program", "program_output"),
         *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
         *("image_generation", "code_interpreter", "mcp", "programmatic_tool_calling"),
     }

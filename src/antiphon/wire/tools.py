@@ -118,7 +118,11 @@ class ComputerUsePreviewTool(ToolBase, frozen=True, kw_only=True, tag="computer_
     environment: Literal["windows", "mac", "linux", "ubuntu", "browser"]
 
 
-class ScriptedTool(ToolBase, frozen=True, kw_only=True, tag="antiphon:scripted"):
+class ServerTool(ToolBase, frozen=True, kw_only=True):
+    """A tool that this server runs itself."""
+
+
+class ScriptedTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:scripted"):
     """The scripted hosted tool: what its calls give is written in the server's settings or here, by name."""
 
     name: str = "scripted"

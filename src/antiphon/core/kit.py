@@ -1,0 +1,75 @@
+"""Kit: the tools of one request, from which its toolbox is made; and made again when more come up on the way. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec import Struct, structs
+
+from antiphon.core import toolbox
+from antiphon.core.hosted import Answered, Tool, runner_of
+from antiphon.core.toolbox import Choice, Declared, Hosted, Toolbox
+from antiphon.errors import InvalidRequest
+from antiphon.wire import codec
+from antiphon.wire.items import AdditionalTools, HostedCall, Item, Opening, ToolSearchOutput
+from antiphon.wire.tools import ServerTool, ToolChoice
+
+
+class First(NamedTuple):
+    """What must be done before the model is asked, and by whom."""
+
+    hosted: Hosted
+    item: HostedCall
+
+
+class Kit(Struct, frozen=True, kw_only=True):
+    declared: tuple[Declared, ...]
+    brought: tuple[Opening, ...]
+    """What servers offer."""
+    approved: tuple[Answered, ...]
+    runners: Mapping[str, Tool]
+    choice: ToolChoice
+    tools_max: int
+
+    def box(self) -> Toolbox:
+        """Raises InvalidRequest."""
+        return toolbox.make(self.declared, self.runners, self.tools_max, self.brought)
+
+    def chosen(self, box: Toolbox) -> Choice:
+        """Raises InvalidRequest when the choice names what is not there."""
+        return toolbox.choice(self.choice, box, self.tools_max)
+
+    def grown(self, items: Sequence[Item]) -> "Kit":
+        """With the tools that these items of the response bring; the same where they bring none."""
+        found = [item for item in items if isinstance(item, ToolSearchOutput | AdditionalTools)]
+        brought = [item for item in items if isinstance(item, Opening)]
+        made = {getattr(item, "approval_request_id", None) for item in items if isinstance(item, HostedCall)} - {None}
+        if not (found or brought or made):
+            return self
+        declared = [
+            Declared(tool, f"tools[{number}]", is_found=True)
+            for item in found
+            for number, tool in enumerate(codec.decode_tools(item.tools, "tools"))
+        ]
+        return structs.replace(
+            self,
+            declared=(*self.declared, *declared),
+            brought=(*self.brought, *brought),
+            approved=tuple(one for one in self.approved if one.asked.id not in made),
+        )
+
+    def firsts(self) -> tuple[First, ...]:
+        """Raises InvalidRequest for an approved call whose tool is not declared."""
+        firsts: list[First] = []
+        for one in self.declared:
+            runner = runner_of(one.tool, self.runners) if isinstance(one.tool, ServerTool) else None
+            if runner is not None:
+                hosted = Hosted(runner, one.tool)
+                firsts += [First(hosted, item) for item in runner.first(one.tool, self.brought, self.approved)]
+        made = {getattr(first.item, "approval_request_id", None) for first in firsts}
+        for call in self.approved:
+            if call.asked.id not in made:
+                raise InvalidRequest(
+                    f"The call that was approved ('{call.asked.id}') cannot be made: its tool is not among 'tools'.",
+                    param="tools",
+                )
+        return tuple(firsts)
