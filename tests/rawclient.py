@@ -344,7 +344,7 @@ def scripted_in(folder: Path) -> Settings:
 async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIterator[str]:
     """The server as `app.running` puts it together, but around these models and this store, which stays open."""
     fetcher = Fetcher(settings.fetch, 1)
-    hosted = registry(tools.build(settings.tools, fetcher))
+    hosted = registry(tools.build(settings.tools, fetcher), settings.limits.tool_output_chars_max)
     key = app.secret(settings)
     gate = Gate(store, key, settings.auth, settings.cors, hosts_open=False)
     blobs = MemoryBlobs(settings.storage)

@@ -15,7 +15,8 @@ SOURCE_LINES_MAX = 500
 
 # A failure is translated at the borders and rises; these are where it ends. Path -> how many, and why.
 CATCHES_ALL = {
-    "src/antiphon/engine/run.py": (2, "a bug ends the response as a failed one; a failing tool fails its item"),
+    "src/antiphon/engine/run.py": (1, "a bug ends the response as a failed one"),
+    "src/antiphon/engine/errands.py": (1, "a failing tool fails its item"),
     "src/antiphon/api/routes.py": (1, "a bug before the first event is a 500 with the envelope"),
 }
 

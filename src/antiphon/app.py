@@ -177,11 +177,11 @@ async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> A
             stack.push_async_callback(source.close)
         for source in sources:
             await source.start()
-        seal = Seal(key.value, settings.sealing.keys)
+        seal, limits = Seal(key.value, settings.sealing.keys), settings.limits
         runners = list(tools.build(settings.tools, fetcher))
         for runner in runners:
             stack.push_async_callback(runner.close)
-        world = World(store, registry(runners), settings.limits, _new_id, _now, seal)
+        world = World(store, registry(runners, limits.tool_output_chars_max), limits, _new_id, _now, seal)
         inputs = _inputs(settings, fetcher, files, store.files, kept)
         engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)

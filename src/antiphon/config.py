@@ -107,6 +107,11 @@ class Limits(Section, frozen=True, kw_only=True):
     """Turns in which the model may correct a call that could not be made: then the response fails."""
     tool_timeout_s: Seconds = 120.0
     """One call of a hosted tool."""
+    tool_output_chars_max: Positive = 400_000
+    """What a model is told of one such call; the rest is left out, and it is told so. 100,000 tokens: most windows."""
+    response_timeout_s: Annotated[float, Meta(ge=0)] = 14_400.0
+    """One response with all its turns and tools, then it fails: something hangs, or goes round in circles. After a
+    crash whoever takes it over begins to count anew. 0: no limit."""
     history_items_max: Positive = 20_000
     """Items in one prompt, history included."""
     context_cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024

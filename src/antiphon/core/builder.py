@@ -34,8 +34,8 @@ appends it. If saving fails, another one is proposed instead. Exactly one termin
 Its inverse is core/fold.py, which shares nothing with this file; tests hold the two against each other.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from msgspec import UNSET, UnsetType, structs
 
@@ -68,8 +68,12 @@ from antiphon.wire.items import (
     Message,
     OutputItem,
     Reasoning,
+    ToolSearchCall,
+    ToolSearchOutput,
 )
 from antiphon.wire.response import IncompleteDetails, Response, ResponseError, ServiceTier, Usage
+
+WholeT = TypeVar("WholeT", bound=ClientCall | ToolSearchOutput)
 
 TERMINAL: dict[str, Callable[..., ev.Terminal]] = {
     "completed": ev.ResponseCompleted,
@@ -233,6 +237,11 @@ class Builder:
         draft = self._add(item)
         self._done(draft.index, draft.item)
 
+    def searched(self, call: ToolSearchCall, output: ToolSearchOutput) -> None:
+        """Adds a search for tools, and what it found."""
+        self._add_whole(call)
+        self._add_whole(output)
+
     def equip(self, callees: Mapping[str, Callee], allowed: frozenset[str] | None) -> None:
         """From here on, these tools are there."""
         self._callees, self._allowed = callees, allowed
@@ -253,11 +262,12 @@ class Builder:
 
     # -- the end
 
-    def abandon(self) -> None:
-        """Closes everything open as incomplete: the run failed or was cancelled."""
+    def abandon(self, keeps: Collection[int] = ()) -> None:
+        """Closes everything open as incomplete: the run failed or was cancelled. But hosted calls at the indices that
+        it `keeps` run on."""
         for draft in sorted(self._drafts.values(), key=lambda draft: draft.index):
             self._close(draft, "incomplete")
-        for index, item in sorted(self._running.items()):
+        for index, item in sorted((index, item) for index, item in self._running.items() if index not in keeps):
             del self._running[index]
             self._done(index, in_status(item, "incomplete"))
         self._gathered.clear()
@@ -422,14 +432,14 @@ class Builder:
         draft.chunks.append(text)
         self.append(CALLS[type(draft.item)].delta(self._sequence, draft.id, draft.index, text))
 
-    def _add_whole(self, item: ClientCall) -> ClientCall:
-        """All events of a call at once."""
+    def _add_whole(self, item: WholeT) -> WholeT:
+        """All events of an item at once."""
         kind = CALLS.get(type(item))
         empty = {kind.field: ""} if kind else {}
         draft = self._drafts[ToolCall, ""] = self._add(structs.replace(item, status="in_progress", **empty))
         if kind is not None:
             self._write_call(draft, getattr(item, kind.field))
-        return cast("ClientCall", self._close(draft, "completed"))
+        return cast("WholeT", self._close(draft, "completed"))
 
     def _status(self, index: int, status: str) -> None:
         item = self._running[index]

@@ -7,16 +7,18 @@ from msgspec import Struct
 
 from antiphon.core.ports import TextCheck
 from antiphon.core.toolbox import Callee, Gathered, Hosted
-from antiphon.wire.items import Asking, ClientCall, CustomToolCall, HostedCall
+from antiphon.core.toolsearch import Search
+from antiphon.wire.items import Asking, ClientCall, CustomToolCall, HostedCall, ToolSearchCall
 
 
 class HostedRequest(Struct, frozen=True):
-    """A call of a hosted tool that the model made in the turn just ended: to be run, or to be asked about first."""
+    """A call of a hosted tool that the model made in the turn just ended: to be run, or to be asked about first; or a
+    search for tools."""
 
     name: str
     arguments: str
-    hosted: Hosted
-    item: HostedCall | Asking
+    hosted: Hosted | Search
+    item: HostedCall | Asking | ToolSearchCall
 
 
 class Refused(Struct, frozen=True):
@@ -63,6 +65,8 @@ class GatheredCall:
             reason = f"only these tools may be called now: {', '.join(sorted(allowed or ()))}."
             return Refused(self.name, arguments, reason)
         try:
+            if isinstance(self.callee, Search):
+                return HostedRequest(self.name, arguments, self.callee, self.callee.lift(arguments))
             if isinstance(self.callee, Hosted):
                 begun = self.callee.tool.begin(self.name, arguments, self.callee.declaration)
                 return HostedRequest(self.name, arguments, self.callee, begun)

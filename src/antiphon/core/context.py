@@ -12,12 +12,13 @@ from msgspec import UNSET, Struct, UnsetType, json, structs
 
 from antiphon.core import compaction, lowering, usage
 from antiphon.core.compaction import Compacted
-from antiphon.core.hosted import Answered, Source, Tool
+from antiphon.core.hosted import Answered, Source, Tool, runner_of
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
 from antiphon.core.ports import Sense
 from antiphon.core.prompt import Memo, PromptItem
 from antiphon.errors import InvalidRequest
+from antiphon.wire import codec
 from antiphon.wire.formats import ReasoningEffort
 from antiphon.wire.items import (
     AdditionalTools,
@@ -38,6 +39,7 @@ from antiphon.wire.items import (
     Opening,
     Reasoning,
     TextUpdate,
+    ToolSearchCall,
     ToolSearchOutput,
 )
 
@@ -98,6 +100,7 @@ def grown(
     told: list[PromptItem] = []
     turn, effort, wanted = context.turn, context.effort, context.format
     brought: list[Bringing] = []
+    searches: deque[ToolSearchCall] = deque()
     stored = list(items)
     for place, item in enumerate(shown):
         if type(item) is Message:
@@ -108,10 +111,16 @@ def grown(
         elif is_call(item):
             waiting.add(item)
             told += lowering.call(item)
+            if isinstance(item, ToolSearchCall) and item.call_id is None:
+                searches.append(item)
         elif is_output(item):
             if isinstance(item, ToolSearchOutput):
                 brought.append(item)
-            if item.call_id is not None:  # without one, the server itself searched
+            if item.call_id is None:  # the server itself searched
+                assert isinstance(item, ToolSearchOutput)
+                if searches:
+                    told += lowering.search(searches.popleft(), item, hosted.found(item))
+            else:
                 call = waiting.answered(item)
                 if call.call_id != item.call_id:
                     item = structs.replace(item, call_id=call.call_id)
@@ -258,6 +267,16 @@ class _Hosted:
                 self.sources += runner.sources(item)
                 return runner.replay(item)
         return ()
+
+    def found(self, output: ToolSearchOutput) -> list[str]:
+        """The names of this server's own tools that a search of its own found."""
+        meant = tuple(tool for tool in output.tools if tool.get("type") in self._runners)
+        return [
+            name
+            for tool in codec.decode_tools(meant, "tools")
+            if (runner := runner_of(tool, self._runners)) is not None
+            for name in runner.meant(tool)
+        ]
 
     def _answered(self, answer: Approval) -> Sequence[PromptItem]:
         asked = self.asked.pop(answer.approval_request_id, None)

@@ -11,13 +11,14 @@ by their tags a tool is found (`registry`), so that nobody else knows one by nam
 """
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from antiphon.core.ports import Check
 from antiphon.core.prompt import Offer, PromptItem
-from antiphon.wire.items import Annotation, Approval, Asking, HostedCall, Item
+from antiphon.wire.items import Annotation, Approval, Asking, FunctionCallOutput, HostedCall, Item
+from antiphon.wire.tools import JsonObject
 
 
 class Progress(Struct, frozen=True):
@@ -78,9 +79,27 @@ class Tool(Protocol):
         """What the model is shown. `brought` are the items of the conversation that bring tools."""
         ...
 
+    def deferred(self, declaration: Any) -> tuple[str, str] | None:
+        """Whether its offers wait until the model has found them, where this server searches for tools; and if so,
+        under which name they belong together, and what is said of them."""
+        return None
+
+    def found(self, declaration: Any, names: Sequence[str]) -> JsonObject:
+        """How a search tells that it found the offers of these names: as a declaration, stored and shown without any
+        secret. Of a tool that is `deferred`."""
+        return {"type": str(declaration.__struct_config__.tag)}
+
+    def meant(self, found: Any) -> Sequence[str]:
+        """The names that such a declaration tells of."""
+        return ()
+
     def first(self, declaration: Any, brought: Sequence[Item], approved: Sequence[Answered]) -> Sequence[HostedCall]:
         """Items, in progress, of what must be done before the model is asked. Each is run."""
         return ()
+
+    def is_of(self, item: HostedCall, declaration: Any) -> bool:
+        """Whether that is a call of this declaration, and not of another one of the same tool."""
+        return True
 
     def begin(self, name: str, arguments: str, declaration: Any) -> HostedCall | Asking:
         """The item, in progress, that records a call of the model's; its id is the builder's to give. One that asks
@@ -120,9 +139,34 @@ class Tool(Protocol):
         return None
 
 
-def registry(tools: Iterable[Tool]) -> Mapping[str, Tool]:
-    """The tools by the tags of their declarations and items."""
-    return {tag: tool for tool in tools for tag in (*tool.declares, *tool.records)}
+TOLD_CHARS_MAX = 400_000
+CUT = "\n[The rest of this output is left out: it has {} characters, of which {} are told.]"
+
+
+class _Bounded:
+    """A tool of which models are told so much at most."""
+
+    def __init__(self, tool: Tool, chars_max: int) -> None:
+        self._tool = tool
+        self._chars_max = chars_max
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+    def replay(self, item: HostedCall) -> Sequence[PromptItem]:
+        return [_cut(one, self._chars_max) for one in self._tool.replay(item)]
+
+
+def _cut(item: PromptItem, chars_max: int) -> PromptItem:
+    if not isinstance(item, FunctionCallOutput) or not isinstance(item.output, str) or len(item.output) <= chars_max:
+        return item
+    return structs.replace(item, output=item.output[:chars_max] + CUT.format(len(item.output), chars_max))
+
+
+def registry(tools: Iterable[Tool], told_chars_max: int = TOLD_CHARS_MAX) -> Mapping[str, Tool]:
+    """The tools by the tags of their declarations and items. Of one call a model is told so many characters."""
+    bounded = {tool: cast("Tool", _Bounded(tool, told_chars_max)) for tool in tools}
+    return {tag: one for tool, one in bounded.items() for tag in (*tool.declares, *tool.records)}
 
 
 def runner_of(struct: Struct, runners: Mapping[str, Tool]) -> Tool | None:

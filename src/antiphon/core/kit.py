@@ -1,14 +1,15 @@
 """Kit: the tools of one request, from which its toolbox is made; and made again when more come up on the way. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from antiphon.core import toolbox
 from antiphon.core.hosted import Answered, Tool, runner_of
 from antiphon.core.toolbox import Choice, Declared, Hosted, Toolbox
-from antiphon.errors import InvalidRequest
+from antiphon.core.toolsearch import Indexes
+from antiphon.errors import InvalidRequest, ServerError
 from antiphon.wire import codec
 from antiphon.wire.items import AdditionalTools, HostedCall, Item, Opening, ToolSearchOutput
 from antiphon.wire.tools import ServerTool, ToolChoice
@@ -21,6 +22,13 @@ class First(NamedTuple):
     item: HostedCall
 
 
+def found_in(item: ToolSearchOutput | AdditionalTools, place: str) -> Iterator[Declared]:
+    """The tools that an item brings, which stand at this place."""
+    is_of_search = isinstance(item, ToolSearchOutput) and item.execution == "server"
+    for number, tool in enumerate(codec.decode_tools(item.tools, place)):
+        yield Declared(tool, f"{place}[{number}]", is_found=True, is_of_search=is_of_search)
+
+
 class Kit(Struct, frozen=True, kw_only=True):
     declared: tuple[Declared, ...]
     brought: tuple[Opening, ...]
@@ -29,10 +37,13 @@ class Kit(Struct, frozen=True, kw_only=True):
     runners: Mapping[str, Tool]
     choice: ToolChoice
     tools_max: int
+    indexes: Indexes = field(default_factory=Indexes)
+    """Of deferred tools. Shared by all kits that grew from one."""
 
     def box(self) -> Toolbox:
         """Raises InvalidRequest."""
-        return toolbox.make(self.declared, self.runners, self.tools_max, self.brought)
+        wanted = toolbox.wanted(self.choice)
+        return toolbox.make(self.declared, self.runners, self.tools_max, self.brought, wanted, self.indexes)
 
     def chosen(self, box: Toolbox) -> Choice:
         """Raises InvalidRequest when the choice names what is not there."""
@@ -45,17 +56,21 @@ class Kit(Struct, frozen=True, kw_only=True):
         made = {getattr(item, "approval_request_id", None) for item in items if isinstance(item, HostedCall)} - {None}
         if not (found or brought or made):
             return self
-        declared = [
-            Declared(tool, f"tools[{number}]", is_found=True)
-            for item in found
-            for number, tool in enumerate(codec.decode_tools(item.tools, "tools"))
-        ]
+        declared = [one for item in found for one in found_in(item, "tools")]
         return structs.replace(
             self,
             declared=(*self.declared, *declared),
             brought=(*self.brought, *brought),
             approved=tuple(one for one in self.approved if one.asked.id not in made),
         )
+
+    def whose(self, item: HostedCall) -> Hosted:
+        """Who made that call, and can make it again. Raises ServerError where the request does not declare it."""
+        for one in self.declared:
+            runner = runner_of(one.tool, self.runners) if isinstance(one.tool, ServerTool) else None
+            if runner and str(item.__struct_config__.tag) in runner.records and runner.is_of(item, one.tool):
+                return Hosted(runner, one.tool)
+        raise ServerError("The server stopped while a tool was running that it no longer has.")
 
     def firsts(self) -> tuple[First, ...]:
         """Raises InvalidRequest for an approved call whose tool is not declared."""

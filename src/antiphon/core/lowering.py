@@ -4,12 +4,12 @@ Pure. A call of any kind becomes a FunctionCall by the name under which its tool
 FunctionCallOutput; what a model is told of an asynchronous call stands here too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard, get_args
 
 from msgspec import UNSET, json, structs
 
-from antiphon.core import clienttools
+from antiphon.core import clienttools, toolsearch
 from antiphon.core.calls import Refused
 from antiphon.core.hosted import Tool, runner_of
 from antiphon.core.prompt import PromptItem
@@ -29,6 +29,8 @@ from antiphon.wire.items import (
     Message,
     OutputText,
     ToolOutput,
+    ToolSearchCall,
+    ToolSearchOutput,
 )
 
 PENDING = "The call runs on. Its result will come later; go on without it."
@@ -55,8 +57,8 @@ def is_async(call: Item) -> bool:
 
 
 def call(item: ClientCall) -> Iterator[PromptItem]:
-    """A call that was cut short is not told."""
-    if item.status != "incomplete" and item.call_id is not None:  # without one, a server searched for tools
+    """A call that was cut short is not told; a server's search for tools, with what it found."""
+    if item.status != "incomplete" and item.call_id is not None:
         yield _call(item)
         if is_async(item):
             yield FunctionCallOutput(call_id=item.call_id, output=PENDING, status="completed")
@@ -69,6 +71,15 @@ def late(call: ClientCall, item: ClientOutput) -> Message:
     result = output(item).output
     parts = (InputText(text=result),) if isinstance(result, str) else result
     return Message(role="user", content=(InputText(text=text), *parts))
+
+
+def search(item: ToolSearchCall, found: ToolSearchOutput, names: Sequence[str]) -> Iterator[PromptItem]:
+    """A search of this server's. `names` are those of its own tools among what was found."""
+    call_id = f"call_{item.id}"
+    arguments = clienttools.call_arguments(item)
+    yield FunctionCall(id=item.id, call_id=call_id, name=toolsearch.NAME, arguments=arguments, status="completed")
+    output = clienttools.found_text(found, names)
+    yield FunctionCallOutput(id=found.id, call_id=call_id, output=output, status="completed")
 
 
 def _call_id(call: ClientCall) -> str:

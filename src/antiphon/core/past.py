@@ -4,7 +4,7 @@ Unlike core/fold.py it reads events that this server's own builder made, up to w
 done, and never half closed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec import structs
@@ -24,6 +24,8 @@ from antiphon.wire.items import (
     OutputText,
     ReasoningText,
     SummaryText,
+    ToolSearchCall,
+    ToolSearchOutput,
 )
 from antiphon.wire.items import Refusal as RefusalPart
 
@@ -98,13 +100,15 @@ class Past:
 
     @property
     def settled(self) -> int:
-        """How many items are of turns that ended: with calls, since a turn without any is the last one."""
-        return max((index for index, item in enumerate(self.items, 1) if _is_settling(item)), default=0)
+        """How many items are of turns that ended: with calls, since a turn without any is the last one; or that came
+        before the first. What was running is made again, and then they end, too."""
+        last = max((index for index, item in enumerate(self.items, 1) if _is_settling(item)), default=0)
+        return max(last, *(index + 1 for index, item in self.running.items() if isinstance(item, HostedCall)), 0)
 
     @property
     def is_whole(self) -> bool:
-        """The client has something to do: all that is missing is the end."""
-        return not self.running and any(_is_settling(item) and _is_due(item) for item in self.items)
+        """The client has something to do: all that is missing is the end, once what was running is done."""
+        return any(_is_settling(item) and _is_due(item) for item in self.items)
 
     @property
     def is_compacted(self) -> bool:
@@ -124,13 +128,12 @@ class Past:
             return ""
         return first.text if is_alone and not self.is_compacted and first.text.strip() else ""
 
-    @property
-    def fault(self) -> str:
+    def fault(self, is_repeatable: Callable[[HostedCall], bool]) -> str:
         """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was
-        told cannot be taken back, and what a tool may have done is not done again."""
+        told cannot be taken back, and what a tool may have done is not done again, unless it does no harm."""
         if self.is_damaged:
             return "and what is stored of this response cannot be understood"
-        if any(isinstance(item, HostedCall) for item in self.running.values()):
+        if any(isinstance(item, HostedCall) and not is_repeatable(item) for item in self.running.values()):
             return "while a tool was running, and it is not known what that has done"
         is_midway = any(isinstance(item, Message) for item in self.output[self.settled :])
         return MIDWAY if is_midway and not (self.is_whole or self.begun) else ""
@@ -145,10 +148,13 @@ def _key(index: int) -> tuple[type, str]:
 
 
 def _is_settling(item: OutputItem | None) -> bool:
-    return isinstance(item, HostedCall | Asking) or (isinstance(item, ClientCall) and item.status == "completed")
+    done = HostedCall | Asking | ToolSearchOutput
+    return isinstance(item, done) or (isinstance(item, ClientCall) and item.status == "completed")
 
 
 def _is_due(item: OutputItem | None) -> bool:
+    if isinstance(item, ToolSearchCall) and item.call_id is None:  # this server's own
+        return False
     return isinstance(item, Asking) or (isinstance(item, ClientCall) and not is_async(item))
 
 

@@ -10,13 +10,12 @@ from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
 from antiphon.core.hosted import Tool
 from antiphon.core.ids import ID_CHARS_MAX, NewId
-from antiphon.core.kit import Kit
+from antiphon.core.kit import Kit, found_in
 from antiphon.core.ports import Sense
 from antiphon.core.prompt import Prompt, PromptItem, Sampling, VendorThought
 from antiphon.core.thoughts import check_led_on
 from antiphon.core.toolbox import Choice, Declared, Toolbox
 from antiphon.errors import InvalidRequest, InvalidValue, MissingParameter, NotFound, UnsupportedParameter
-from antiphon.wire import codec
 from antiphon.wire.faults import array_too_long
 from antiphon.wire.formats import Format, JsonSchemaFormat, TextFormat
 from antiphon.wire.items import (
@@ -350,8 +349,7 @@ def _declared(request: CreateResponse, before: Sequence[Bringing], given: Sequen
         brought += len(item.tools)
         if brought > DECLARED_MAX:
             raise array_too_long(place, DECLARED_MAX, brought)
-        for number, tool in enumerate(codec.decode_tools(item.tools, place)):
-            yield Declared(tool, f"{place}[{number}]", is_found=True)
+        yield from found_in(item, place)
 
 
 # -- items

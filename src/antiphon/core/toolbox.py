@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core import clienttools
+from antiphon.core import clienttools, toolsearch
 from antiphon.core.clienttools import ClientTool, Lift
 from antiphon.core.hosted import Tool, runner_of
 from antiphon.core.prompt import Named, Offer
+from antiphon.core.toolsearch import Deferred, Group, Indexes, Search
 from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest, InvalidValue, UnsupportedParameter
 from antiphon.wire import tools as wire
@@ -47,7 +48,7 @@ class Hosted(Struct, frozen=True):
     declaration: Any
 
 
-Callee: TypeAlias = Streamed | Gathered | Hosted
+Callee: TypeAlias = Streamed | Gathered | Hosted | Search
 
 
 class Toolbox(Struct, frozen=True):
@@ -63,13 +64,20 @@ class Toolbox(Struct, frozen=True):
     def hosted(self) -> dict[str, Hosted]:
         return {name: callee for name, callee in self.callees.items() if isinstance(callee, Hosted)}
 
+    @property
+    def search(self) -> Search | None:
+        found = self.callees.get(toolsearch.NAME)
+        return found if isinstance(found, Search) else None
+
 
 class Declared(NamedTuple):
-    """A declaration, where it stands, and whether another tool of its name gives way to it."""
+    """A declaration, and where it stands. `is_found`: another tool of its name gives way to it. `is_of_search`: this
+    server found it, so a tool that the server runs is only meant, and must be declared by the request."""
 
     tool: Declaration
     param: str
     is_found: bool = False
+    is_of_search: bool = False
 
 
 def flat_name(namespace: str | UnsetType, name: str) -> str:
@@ -78,29 +86,64 @@ def flat_name(namespace: str | UnsetType, name: str) -> str:
 
 
 def make(
-    declared: Iterable[Declared], runners: Mapping[str, Tool], tools_max: int, brought: Sequence[Item] = ()
+    declared: Iterable[Declared],
+    runners: Mapping[str, Tool],
+    tools_max: int,
+    brought: Sequence[Item] = (),
+    wanted: frozenset[str] = frozenset(),
+    indexes: Indexes | None = None,
 ) -> Toolbox:
-    """`brought` are items that bring tools of servers. Raises InvalidRequest naming the tool that cannot be offered."""
+    """`brought` are items that bring tools of servers; `wanted` are shown though they are deferred. Raises
+    InvalidRequest naming the tool that cannot be offered."""
     declared = list(declared)
-    packing = _Packing(runners, tools_max, brought, searches=any(_is_client_search(one.tool) for one in declared))
+    packing = _Packing(runners, tools_max, brought, _searching(declared), wanted.union(_meant(declared, runners)))
     for one in declared:
-        packing.pack(one)
+        if not one.is_found:
+            packing.pack(one)
+    packing.add_search(indexes or Indexes())
+    for one in declared:
+        if one.is_found:
+            packing.pack(one)
     return packing.toolbox
 
 
-def _is_client_search(tool: Declaration) -> bool:
-    return isinstance(tool, wire.ToolSearchTool) and tool.execution == "client"
+def _searching(declared: Sequence[Declared]) -> Declared | None:
+    """The tool search, the client's or ours: beside both, nobody could say who is meant."""
+    searches = [one for one in declared if isinstance(one.tool, wire.ToolSearchTool)]
+    if len({one.tool.execution for one in searches}) > 1:  # type: ignore[union-attr] # so says the line above
+        raise InvalidValue(
+            "There can be one 'tool_search', executed by the client or by the server.", param=searches[-1].param
+        )
+    return searches[-1] if searches else None
+
+
+def _meant(declared: Iterable[Declared], runners: Mapping[str, Tool]) -> Iterator[str]:
+    """The names of tools that the server runs and a search has found."""
+    for one in declared:
+        runner = runner_of(one.tool, runners) if one.is_of_search else None
+        if runner is not None:
+            yield from runner.meant(one.tool)
 
 
 class _Packing:
     """Puts a toolbox together, one declaration after another."""
 
-    def __init__(self, runners: Mapping[str, Tool], tools_max: int, brought: Sequence[Item], *, searches: bool) -> None:
+    def __init__(
+        self,
+        runners: Mapping[str, Tool],
+        tools_max: int,
+        brought: Sequence[Item],
+        searching: Declared | None,
+        wanted: frozenset[str],
+    ) -> None:
         self._runners = runners
         self._tools_max = tools_max
         self._brought = brought
-        self._searches = searches
-        """A client's tool search is there: deferred tools wait to be found by it. Else they are shown at once."""
+        self._searching = searching
+        """Who searches: deferred tools wait to be found by it. Where nobody does, they are shown at once."""
+        self._searches_here = searching is not None and searching.tool.execution == "server"  # type: ignore[union-attr]
+        self._wanted = wanted
+        self._deferred: list[Deferred] = []
         self._omitted: dict[str, str] = {}
         self._found: set[str] = set()
         self.toolbox = Toolbox({}, {}, {}, self._omitted)
@@ -109,13 +152,19 @@ class _Packing:
         tool = declared.tool
         match tool:
             case FunctionTool() | CustomTool():
-                self._add_named(tool, UNSET, declared)
+                self._add_named(tool, None, declared)
             case NamespaceTool():
                 self._add_namespace(tool, declared)
             case wire.Unserved():
                 self._omitted[tool.kind] = ""
             case wire.ToolSearchTool(execution="server"):
-                self._omitted["tool_search"] = ""
+                if tool.parameters is not UNSET:
+                    raise UnsupportedParameter(
+                        "The parameters of a 'tool_search' are the client's to say only where the client executes it.",
+                        param=f"{declared.param}.parameters",
+                    )
+            case wire.ServerTool() if declared.is_of_search:
+                pass
             case wire.ServerTool():
                 self._add_hosted(tool, declared)
             case _:
@@ -123,29 +172,39 @@ class _Packing:
                 _check_callers(tool, declared.param)
                 self._add(kind.offer(more), Gathered(kind.lift), declared)
 
+    def add_search(self, indexes: Indexes) -> None:
+        """Shown where there is something to find."""
+        searching = self._searching
+        if self._searches_here and self._deferred:
+            assert searching is not None
+            assert isinstance(searching.tool, wire.ToolSearchTool)
+            search = Search(self._deferred, searching.tool.description, indexes)
+            self._add(search.offer(), search, searching)
+
     def _add_namespace(self, namespace: NamespaceTool, declared: Declared) -> None:
         _check_name(namespace.name, f"{declared.param}.name")
+        group = _namespace_group(namespace)
         described = False
         for index, tool in enumerate(namespace.tools):
             place = declared._replace(param=f"{declared.param}.tools[{index}]")
-            note = "" if described else namespace.description
-            described = self._add_named(tool, namespace.name, place, note) or described
+            described = self._add_named(tool, group, place, is_first=not described) or described
 
     def _add_named(
-        self, tool: FunctionTool | CustomTool, namespace: str | UnsetType, declared: Declared, note: str = ""
+        self, tool: FunctionTool | CustomTool, group: Group | None, declared: Declared, *, is_first: bool = False
     ) -> bool:
-        """Whether it is shown: a deferred tool is not, until it was found."""
+        """Whether it is shown: a deferred tool is not, until it was found. The first of a namespace describes that."""
         _check_name(tool.name, f"{declared.param}.name")
         _check_callers(tool, declared.param)
-        if tool.defer_loading is True and self._searches and not declared.is_found:
-            return False
+        namespace = UNSET if group is None else group.name
         name = flat_name(namespace, tool.name)
-        if note:
-            note = f"The tools {namespace}__… belong together: {note}"
-        if isinstance(tool, FunctionTool):
-            self._add(_function_offer(tool, name, note), Streamed(_empty_function(tool, namespace)), declared)
-        else:
-            self._add(_custom_offer(tool, name, note), _custom_callee(tool, namespace), declared)
+        if tool.defer_loading is True and self._searching and not (declared.is_found or name in self._wanted):
+            self._deferred.append(Deferred(tool.name, _offer(tool, name), tool, group))
+            self.toolbox.params.setdefault(name, declared.param)
+            return False
+        note = ""
+        if group and is_first and group.description:
+            note = f"The tools {group.name}__… belong together: {group.description}"
+        self._add(_offer(tool, name, note), _callee(tool, namespace), declared)
         return True
 
     def _add_hosted(self, tool: wire.ServerTool, declared: Declared) -> None:
@@ -157,8 +216,12 @@ class _Packing:
                 raise UnsupportedParameter(reason, param=f"{declared.param}.type")
             self._omitted[kind] = reason
             return
+        group = _hosted_group(runner, tool) if self._searches_here else None
         for offer in runner.offers(tool, self._brought):
-            self._add(offer, Hosted(runner, tool), declared)
+            if group and offer.name not in self._wanted:
+                self._deferred.append(Deferred(offer.name, offer, tool, group))
+            else:
+                self._add(offer, Hosted(runner, tool), declared)
 
     def _add(self, offer: Offer, callee: Callee, declared: Declared) -> None:
         name = offer.name
@@ -174,6 +237,22 @@ class _Packing:
         if len(self.toolbox.offers) > self._tools_max:
             raise InvalidValue(f"Invalid 'tools': array too long. Expected at most {self._tools_max} tools.",
                                param="tools", code="array_above_max_length")  # fmt: skip
+
+
+def _namespace_group(namespace: NamespaceTool) -> Group:
+    def declare(found: Sequence[Deferred]) -> JsonObject:
+        tools = [toolsearch.plain(one.declaration) for one in found]
+        return toolsearch.plain(structs.replace(namespace, tools=())) | {"tools": tools}
+
+    return Group(namespace.name, namespace.description, declare)
+
+
+def _hosted_group(runner: Tool, declaration: Any) -> Group | None:
+    """None: its tools are shown at once."""
+    deferred = runner.deferred(declaration)
+    if deferred is None:
+        return None
+    return Group(*deferred, lambda found: runner.found(declaration, [one.offer.name for one in found]))
 
 
 def _missing(runner: Tool, declared: Declared) -> str:
@@ -203,6 +282,16 @@ def _check_callers(tool: Any, param: str) -> None:
 
 def _joined(*texts: str | UnsetType | None) -> str | None:
     return "\n\n".join(text for text in texts if isinstance(text, str) and text) or None
+
+
+def _offer(tool: FunctionTool | CustomTool, name: str, note: str = "") -> Offer:
+    return _function_offer(tool, name, note) if isinstance(tool, FunctionTool) else _custom_offer(tool, name, note)
+
+
+def _callee(tool: FunctionTool | CustomTool, namespace: str | UnsetType) -> Callee:
+    if isinstance(tool, FunctionTool):
+        return Streamed(_empty_function(tool, namespace))
+    return _custom_callee(tool, namespace)
 
 
 def _function_offer(tool: FunctionTool, name: str, note: str) -> Offer:
@@ -312,11 +401,25 @@ def choice(wanted: wire.ToolChoice, box: Toolbox, tools_max: int) -> Choice:
     return Choice(Named(_names(named, box)[0]), None)
 
 
+def wanted(choice: wire.ToolChoice) -> frozenset[str]:
+    """The names that a choice calls tools by: it would mean nothing if they had yet to be found."""
+    if isinstance(choice, wire.NamedFunction | wire.NamedCustom):
+        return frozenset({choice.name})
+    named = choice.tools if isinstance(choice, wire.AllowedTools) else ()
+    return frozenset(
+        flat_name(tool.get("namespace", UNSET), str(tool.get("name", "")))
+        for tool in named
+        if tool.get("type") in {"function", "custom"}
+    )
+
+
 def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     """The offers that a reference to a tool means."""
     kind, name, namespace = str(tool.get("type")), str(tool.get("name", "")), tool.get("namespace", UNSET)
     if kind == "namespace":
         found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
+        if not found and box.search and box.search.has(f"{name}__"):
+            return []  # they may be called once they are found
     elif kind in {"function", "custom"}:
         named = box.offers.get(flat_name(namespace, name))
         found = [named.name] if named and (named.parameters is INPUT_PARAMETERS) is (kind == "custom") else []

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from msgspec import structs
 
 from antiphon.core.builder import Builder
+from antiphon.core.hosted import runner_of
 from antiphon.core.past import MIDWAY, Past
 from antiphon.core.plan import Plan
 from antiphon.core.ports import Model
@@ -33,6 +34,7 @@ from antiphon.errors import (
 )
 from antiphon.observe import log as logger
 from antiphon.wire.events import TERMINAL, Event, ResponseCreated, ResponseQueued
+from antiphon.wire.items import HostedCall
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
 
@@ -229,8 +231,12 @@ class Background:
             raise ServerError(f"The response was begun {most} times and never ended (limits.background_attempts_max).")
         if claimed.request is None:
             raise ServerError("The stored request cannot be understood by this version of the server.")
-        if past.fault:
-            raise _stopped(past.fault)
+        if fault := past.fault(self._is_repeatable):
+            raise _stopped(fault)
+
+    def _is_repeatable(self, item: HostedCall) -> bool:
+        runner = runner_of(item, self._world.tools)
+        return runner is not None and runner.is_repeatable(item)
 
     async def _past(self, project: str, response_id: str) -> Past:
         past = Past()

@@ -202,6 +202,8 @@ class Engine:
     async def _checks(self, plan: Plan) -> Checks:
         """Compiled in a thread: mostly quick, but whoever writes a huge schema must not stop the others."""
         judged = [offer for offer in plan.prompt.tools if offer.grammar is not None or offer.strict]
+        if plan.box.search is not None:  # what is found later is written under its grammar, too
+            judged += [tool.offer for tool in plan.box.search.tools if tool.offer.grammar is not None]
         if plan.prompt.format is None and not judged:
             return Checks()
         return await asyncio.to_thread(_compiled, plan, judged)

@@ -14,10 +14,10 @@ from antiphon.core import compaction
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
 from antiphon.core.builder import Builder
-from antiphon.core.calls import Calls, Refused
+from antiphon.core.calls import Calls, HostedRequest, Refused
 from antiphon.core.compaction import Compactions, Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
-from antiphon.core.hosted import Errand, Outcome, Tool
+from antiphon.core.hosted import Tool
 from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
 from antiphon.core.past import NOTHING_YET
@@ -25,8 +25,8 @@ from antiphon.core.plan import Plan
 from antiphon.core.ports import Lock, Model, Store, TextCheck
 from antiphon.core.prompt import Prompt
 from antiphon.core.thoughts import Thoughts
-from antiphon.core.toolbox import Hosted
 from antiphon.engine import compaction as compacting
+from antiphon.engine.errands import Errands
 from antiphon.engine.journal import Journal, Left
 from antiphon.engine.log import EventLog
 from antiphon.engine.meter import Meter
@@ -36,7 +36,16 @@ from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
 from antiphon.sealing import Seal
 from antiphon.wire.events import Terminal
-from antiphon.wire.items import Asking, Compaction, HostedCall, InputItem, Item, Opening, Reasoning
+from antiphon.wire.items import (
+    Asking,
+    Compaction,
+    HostedCall,
+    InputItem,
+    Item,
+    Opening,
+    Reasoning,
+    ToolSearchOutput,
+)
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
@@ -168,8 +177,12 @@ class Run:
         try:
             if self._cancelled:
                 raise asyncio.CancelledError  # noqa: TRY301 # as if it had come one step later
-            status, reason = await self._take_turns()
+            async with asyncio.timeout(self._world.limits.response_timeout_s or None):
+                status, reason = await self._take_turns()
             await self._end(status, reason=reason)
+        except TimeoutError:  # nobody else's: those within are errors of their own
+            most = self._world.limits.response_timeout_s
+            await self._fail(ServerError(f"The response took longer than {most:g} s (limits.response_timeout_s)."))
         except asyncio.CancelledError:
             # Whoever cancels wants the model stopped, not the response lost: it still ends, and is saved.
             await self._end("cancelled")
@@ -209,7 +222,8 @@ class Run:
             self._publish()
             if cut_short:
                 return "incomplete", INCOMPLETE[finish.reason]
-            await self._run_hosted(calls)
+            if calls.hosted:
+                await self._errands().take(calls.hosted)
             added = self.response.output[before:]
             if self._is_over(calls):
                 await self._check(added)
@@ -228,29 +242,35 @@ class Run:
             return prompt
         if begun := past.begun:
             return await self._resumed(prompt, begun)
-        self._builder.abandon()
+        running = [(index, item) for index, item in past.running.items() if isinstance(item, HostedCall)]
+        self._builder.abandon(keeps=[index for index, _ in running])
         self._publish()
+        if running:  # whether they may be made again has been asked before
+            await self._errands().run([(index, self._kit.whose(item)) for index, item in running])
         added = self.response.output[: past.settled]
-        self._hosted = sum(isinstance(item, HostedCall) and not isinstance(item, Opening) for item in added)
+        told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
+        self._hosted = sum(map(_is_counted, added))
+        if told and all(map(_is_first, told)):
+            return self._opened(prompt, told)
         said = counting.Said()
-        said.text = len(json.encode(self.response.output))
+        said.text = len(json.encode([item for item in self.response.output if not isinstance(item, Opening)]))
         self._count(Finish("stop"), prompt, said)  # what it really took is forgotten
         if past.is_whole or (self.plan.compacts_now and past.is_compacted):
             await self._check(added)
             return None
-        told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
         return self._next(prompt, told, ()) if told else prompt
 
     async def _resumed(self, prompt: Prompt, begun: str) -> Prompt:
         """The prompt that goes on with a message that was begun. What that and the items before it took is counted by
         the model, where it can, or estimated."""
         self._builder.reopen()
-        before = self.response.output[:-1]
-        self._hosted = sum(isinstance(item, HostedCall) for item in before)
+        before = [item for item in self.response.output[:-1] if getattr(item, "status", "") != "incomplete"]
+        self._hosted = sum(map(_is_counted, before))
         said = counting.Said()
         said.text = len(json.encode(before)) if before else 0
         self._count(Finish("stop"), prompt, said)
-        prompt = self._next(prompt, [item for item in before if getattr(item, "status", "") != "incomplete"], ())
+        is_first = all(map(_is_first, before))
+        prompt = self._opened(prompt, before) if before and is_first else self._next(prompt, before, ())
         resumed = structs.replace(prompt, prefix=begun)
         spent = max(0, (await self._model.count(resumed)).tokens - (await self._model.count(prompt)).tokens)
         self._usages.append(Usage(input_tokens=0, output_tokens=spent, total_tokens=spent))
@@ -271,14 +291,21 @@ class Run:
         """Hosted calls beyond `max_tool_calls` are not made. The model is told once; after that they are ignored, as
         the reference has it, so that a model which goes on asking ends the response with what it said."""
         most = self.plan.max_tool_calls
-        if most is None or self._hosted + len(calls.hosted) <= most:
-            self._hosted += len(calls.hosted)
+        hosted: list[HostedRequest] = []
+        beyond: list[Refused] = []
+        for call in calls.hosted:
+            if isinstance(call.item, Asking):
+                hosted.append(call)  # it is not made yet
+            elif most is None or self._hosted < most:
+                self._hosted += 1
+                hosted.append(call)
+            else:
+                beyond.append(Refused(call.name, call.arguments, LIMIT_REACHED))
+        if not beyond:
             return calls
-        room, self._hosted = max(0, most - self._hosted), most
-        beyond = [Refused(call.name, call.arguments, LIMIT_REACHED) for call in calls.hosted[room:]]
         refused = calls.refused if self._is_limit_told else (*calls.refused, *beyond)
         self._is_limit_told = True
-        return Calls(calls.client, calls.hosted[:room], refused)
+        return Calls(calls.client, tuple(hosted), refused)
 
     def _next(self, prompt: Prompt, added: Sequence[Item], refused: Sequence[Refused]) -> Prompt:
         world, spent = self._world, self._usages[-1].output_tokens if self._usages else 0
@@ -370,65 +397,18 @@ class Run:
             return prompt
         before = len(self.response.output)
         for kind in (True, False):  # calls may need what a server has listed
-            begun = [one for one in firsts if isinstance(one.item, Opening) is kind]
-            await self._run_together([(one.hosted, one.item) for one in begun])
+            await self._errands().begin(one for one in firsts if isinstance(one.item, Opening) is kind)
         added = self.response.output[before:]
+        self._hosted += sum(map(_is_counted, added))
+        return self._opened(prompt, added)
+
+    def _opened(self, prompt: Prompt, added: Sequence[Item]) -> Prompt:
+        """With what came before the first turn: now it is known what there is to choose from."""
         prompt = planning.told(prompt, self._world.opened(self.project, added, "input"), self._world.tools)
         return self._equipped(prompt, added, chooses=True)
 
-    async def _run_hosted(self, calls: Calls) -> None:
-        """Runs the turn's hosted calls together."""
-        for call in calls.hosted:
-            if isinstance(call.item, Asking):
-                self._builder.ask(call.item)
-        await self._run_together(
-            [(call.hosted, call.item) for call in calls.hosted if not isinstance(call.item, Asking)]
-        )
-
-    async def _run_together(self, calls: Sequence[tuple[Hosted, HostedCall]]) -> None:
-        begun = [(self._builder.begin(item), hosted) for hosted, item in calls]
-        self._publish()
-        if not begun:
-            return
-        if self._journal is not None:
-            await self._journal.flush()  # what has begun is known before it does anything
-        try:
-            async with asyncio.TaskGroup() as group:
-                for index, hosted in begun:
-                    group.create_task(self._run_one(index, hosted))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        if self._journal is not None:
-            await self._journal.flush()
-
-    async def _run_one(self, index: int, hosted: Hosted) -> None:
-        item = self._builder.response.output[index]
-        assert isinstance(item, HostedCall)
-        logger.debug("a tool runs", response=self.id, tool=item.__struct_config__.tag, item=item.id)
-        timeout_s, failure = self._world.limits.tool_timeout_s, None
-        try:
-            async with asyncio.timeout(timeout_s):
-                done = await self._outcome(index, item, hosted)
-        except TimeoutError:
-            done = hosted.tool.failed(item, f"The tool took longer than {timeout_s:g} s.")
-        except Exception as error:  # noqa: BLE001 # a failing tool, however it fails, fails its item, not the response
-            logger.exception("a hosted call failed", response=self.id, tool=item.__struct_config__.tag)
-            done = hosted.tool.failed(item, "The tool failed.")
-            failure = error
-        self._builder.outcome(index, done)
-        self._publish()
-        if isinstance(failure, ApiError) and isinstance(item, Opening):
-            raise failure
-
-    async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
-        errand = Errand(project=self.project, response_id=self.id, declaration=hosted.declaration)
-        async with aclosing(hosted.tool.run(item, errand)) as steps:
-            async for step in steps:
-                if isinstance(step, Outcome):
-                    return step.item
-                self._builder.progress(index, step.status)
-                self._publish()
-        raise ServerError("The tool gave no outcome.")
+    def _errands(self) -> Errands:
+        return Errands(self.project, self._builder, self.log, self._journal, self._world.limits.tool_timeout_s)
 
     # -- the end
 
@@ -496,6 +476,16 @@ class Run:
 
     def _publish(self) -> None:
         self.log.extend(self._builder.take())
+
+
+def _is_counted(item: Item) -> bool:
+    """Whether it is a call of a tool of this server, as `max_tool_calls` counts them."""
+    return isinstance(item, HostedCall | ToolSearchOutput) and not isinstance(item, Opening)
+
+
+def _is_first(item: Item) -> bool:
+    """Whether no model asked for it in this response."""
+    return isinstance(item, Opening) or getattr(item, "approval_request_id", None) is not None
 
 
 LIMIT_REACHED = "this response may call no more of these tools (max_tool_calls). Answer with what you have."

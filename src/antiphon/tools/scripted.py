@@ -1,7 +1,8 @@
 """The scripted hosted tool: deterministic, for tests and client developers. It knows no network and no disk.
 
 A call's arguments are `{"text": "…"}`; its output is that text in capitals, or what the declaration's `output` says.
-The text "fail" fails the call; "wait" leaves it running until the response is cancelled, and "wait 20" takes 20 ms.
+The text "fail" fails the call; "wait" leaves it running until the response is cancelled, and "wait 20" takes 20 ms. A
+text that begins with "again" makes a call that may be made again after a crash.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ class ScriptedTool(Tool):
     async def run(self, item: HostedCall, errand: Errand) -> AsyncGenerator[Step, None]:
         assert isinstance(item, ScriptedCall)
         yield Progress("searching")
-        text = msgspec.json.decode(item.arguments or b"{}", type=_Arguments).text
+        text = _text(item)
         if text == "wait":
             await asyncio.Event().wait()
         first, _, number = text.partition(" ")
@@ -58,6 +59,14 @@ class ScriptedTool(Tool):
         await asyncio.sleep(0)
         output = text.upper() if errand.declaration.output is UNSET else errand.declaration.output
         yield Outcome(structs.replace(item, status="completed", output=output))
+
+    def is_of(self, item: HostedCall, declaration: Declaration) -> bool:
+        assert isinstance(item, ScriptedCall)
+        return item.name == declaration.name
+
+    def is_repeatable(self, item: HostedCall) -> bool:
+        assert isinstance(item, ScriptedCall)
+        return _text(item).startswith("again")
 
     def failed(self, item: HostedCall, reason: str) -> ScriptedCall:
         assert isinstance(item, ScriptedCall)
@@ -70,3 +79,7 @@ class ScriptedTool(Tool):
             FunctionCall(id=item.id, call_id=call_id, name=item.name, arguments=item.arguments, status="completed"),
             FunctionCallOutput(id=item.id, call_id=call_id, output=item.output or "", status="completed"),
         )
+
+
+def _text(item: ScriptedCall) -> str:
+    return msgspec.json.decode(item.arguments or b"{}", type=_Arguments).text

@@ -452,7 +452,7 @@ ClientOutput: TypeAlias = (
     | ApplyPatchCallOutput
     | ComputerCallOutput
 )
-OutputItem: TypeAlias = Message | Reasoning | ClientCall | Compaction | HostedCall | Asking
+OutputItem: TypeAlias = Message | Reasoning | ClientCall | ToolSearchOutput | Compaction | HostedCall | Asking
 Item: TypeAlias = OutputItem | ClientOutput | AdditionalTools | ConfigurationUpdate | Approval
 """What is stored and listed."""
 InputItem: TypeAlias = Item | CompactionTrigger | ItemReference

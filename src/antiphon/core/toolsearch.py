@@ -1,0 +1,211 @@
+"""Tool search: the deferred tools of a request, which its model finds by words. Pure; makes no event and no id.
+
+A tool is a bag of words (its name's parts, its namespace, its description, its parameters and what is said of them),
+and the tools that fit a query best are those of BM25 (Robertson and Zaragoza 2009), ties in order of declaration. Who
+is called by name comes first.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from math import log
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from antiphon.core.prompt import Offer
+from antiphon.wire.items import ToolSearchCall, ToolSearchOutput
+from antiphon.wire.tools import JsonObject
+
+NAME = "tool_search"
+FOUND = 5
+FOUND_MAX = 20
+"""How many tools a search gives if nobody says, and at most: each is shown to the model from then on."""
+TEXT_CHARS_MAX = 2_000
+"""Of a tool's description, and of one parameter's, that are searched."""
+PARAMETERS_MAX = 200
+GROUPS_MAX = 100
+GROUP_CHARS_MAX = 300
+"""Of what is said about where tools can be found."""
+
+
+class Group(Struct, frozen=True):
+    """What tools are declared in. `declare` gives it with only these."""
+
+    name: str
+    description: str
+    declare: Callable[[Sequence["Deferred"]], JsonObject]
+
+
+class Deferred(NamedTuple):
+    """A tool that waits to be found. The model will know it by `offer.name`; `declaration` is as a request has it."""
+
+    name: str
+    offer: Offer
+    declaration: Any
+    group: Group | None
+
+
+class _Arguments(Struct):
+    query: Annotated[str, Meta(min_length=1)]
+    limit: Annotated[int, Meta(ge=1, le=FOUND_MAX)] = FOUND
+
+
+PARAMETERS: JsonObject = {
+    "type": "object",
+    "properties": {
+        "query": {"type": "string", "description": "Words for what the tool should do, or its name."},
+        "limit": {"type": "integer", "description": f"How many tools to find, at most {FOUND_MAX}; {FOUND} if absent."},
+    },
+    "required": ["query"],
+    "additionalProperties": False,
+}
+DESCRIPTION = "Finds more tools by what they do. Those that it gives can be called from the next turn on."
+
+
+class Search:
+    """What calls of `tool_search` are about. The index is made when somebody searches."""
+
+    def __init__(self, tools: Sequence[Deferred], description: str | UnsetType, indexes: "Indexes") -> None:
+        self.tools = tuple(tools)
+        self._description = DESCRIPTION if description is UNSET else description
+        self._indexes = indexes
+
+    def offer(self) -> Offer:
+        described = f"{self._description}\n\n{self._contents()}"
+        return Offer(name=NAME, description=described, parameters=PARAMETERS)
+
+    def _contents(self) -> str:
+        counts = Counter(tool.group.name if tool.group else "" for tool in self.tools)
+        groups = {tool.group.name: tool.group for tool in self.tools if tool.group}
+        lines = [f"{len(self.tools)} tools can be found" + (", among them:" if groups else ".")]
+        for group in islice(groups.values(), GROUPS_MAX):
+            about = f": {group.description[:GROUP_CHARS_MAX]}" if group.description else ""
+            lines.append(f"- {group.name} ({counts[group.name]}){about}")
+        return "\n".join(lines + ["- …"] * (len(groups) > GROUPS_MAX))
+
+    def has(self, prefix: str) -> bool:
+        return any(tool.offer.name.startswith(prefix) for tool in self.tools)
+
+    def lift(self, arguments: str) -> ToolSearchCall:
+        """Raises ValueError for arguments that make no search."""
+        _read(arguments)
+        return ToolSearchCall(status="completed", arguments=msgspec.json.decode(arguments), execution="server")
+
+    def output(self, call: ToolSearchCall) -> ToolSearchOutput:
+        wanted = msgspec.convert(call.arguments, _Arguments)
+        found = self._indexes.of(self.tools).find(wanted.query, wanted.limit)
+        return ToolSearchOutput(status="completed", execution="server", tools=tuple(_declared(found)))
+
+
+def _read(arguments: str) -> _Arguments:
+    try:
+        return msgspec.json.decode(arguments or "{}", type=_Arguments)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _declared(found: Sequence[Deferred]) -> Iterator[JsonObject]:
+    """As they were declared, those of one group together where the first of them was found."""
+    told: set[int] = set()
+    for tool in found:
+        if tool.group is None:
+            yield plain(tool.declaration)
+        elif id(tool.group) not in told:
+            told.add(id(tool.group))
+            yield tool.group.declare([one for one in found if one.group is tool.group])
+
+
+def plain(declaration: Struct) -> JsonObject:
+    """A declaration as JSON, without what it does not say."""
+    return {name: value for name, value in msgspec.to_builtins(declaration).items() if value is not None}
+
+
+# -- the index
+
+K, B = 1.2, 0.75
+"""BM25's: how soon a word said again counts no more, and how much long texts are held back."""
+NAME_WEIGHT, GROUP_WEIGHT = 4, 2
+_Postings: TypeAlias = dict[str, dict[int, float]]
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+_STOP = frozenset(
+    re.findall(r"\w+", "a an and any are as at be by can for from i in into is it me my of on or that the this to with")
+)
+
+
+class Index:
+    def __init__(self, tools: Sequence[Deferred]) -> None:
+        self._tools = tools
+        self._postings: _Postings = {}
+        self._lengths: list[int] = []
+        self._called: dict[str, list[int]] = {}
+        for number, tool in enumerate(tools):
+            for name in {tool.name, tool.offer.name}:
+                self._called.setdefault(name, []).append(number)
+            words = _bag(tool)
+            self._lengths.append(sum(words.values()))
+            for word, count in words.items():
+                self._postings.setdefault(word, {})[number] = count
+        self._average = sum(self._lengths) / max(1, len(tools))
+
+    def find(self, query: str, limit: int) -> list[Deferred]:
+        scores: dict[int, float] = {}
+        for word in dict.fromkeys(_words(query)):
+            told = self._postings.get(word, {})
+            rarity = log(1 + (len(self._tools) - len(told) + 0.5) / (len(told) + 0.5))
+            for number, count in told.items():
+                held_back = K * (1 - B + B * self._lengths[number] / self._average)
+                scores[number] = scores.get(number, 0.0) + rarity * count * (K + 1) / (count + held_back)
+        named = {part.strip(".,;:'\"`()[]") for part in query.split()} | {query.strip()}
+        called = {number for name in named for number in self._called.get(name, ())}
+        best = sorted(scores.keys() | called, key=lambda one: (one not in called, -scores.get(one, 0.0), one))
+        return [self._tools[number] for number in best[:limit]]
+
+
+class Indexes:
+    """The latest index, which is good as long as the tools are the same: a request whose model searches again, and one
+    whose tools grew in between."""
+
+    __slots__ = ("_index", "_key")
+
+    def __init__(self) -> None:
+        self._key: list[tuple[str, str | None]] = []
+        self._index = Index(())
+
+    def of(self, tools: Sequence[Deferred]) -> Index:
+        key = [(tool.offer.name, tool.offer.description) for tool in tools]
+        if key != self._key:
+            self._key, self._index = key, Index(tools)
+        return self._index
+
+
+def _bag(tool: Deferred) -> Counter[str]:
+    words = Counter(_words(tool.name) * NAME_WEIGHT)
+    if tool.group is not None:
+        words.update(_words(tool.group.name) * GROUP_WEIGHT)
+        words.update(_words(tool.group.description))
+    words.update(_words((tool.offer.description or "")[:TEXT_CHARS_MAX]))
+    for text in islice(_parameters(tool.offer.parameters), PARAMETERS_MAX):
+        words.update(_words(text[:TEXT_CHARS_MAX]))
+    return words
+
+
+def _parameters(schema: Any) -> Iterator[str]:
+    """The names of an object's properties, and what is said of them."""
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    for name, about in properties.items() if isinstance(properties, dict) else ():
+        described = about.get("description") if isinstance(about, dict) else None
+        yield f"{name} {described}" if isinstance(described, str) else name
+
+
+def _words(text: str) -> list[str]:
+    return [_stem(word.lower()) for word in _WORD.findall(text) if word.lower() not in _STOP]
+
+
+def _stem(word: str) -> str:
+    """Without the plural: the rest of English is left to whoever asks."""
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
