@@ -236,7 +236,7 @@ async def test_deferred_tools_wait_for_the_clients_search_to_find_them(stage: St
 
 
 async def test_deferred_tools_are_shown_at_once_where_nobody_searches(stage: Stage) -> None:
-    answer = await stage.ask((Text("ok"), STOP), tools=[function("f", defer_loading=True)])
+    await stage.ask((Text("ok"), STOP), tools=[function("f", defer_loading=True)])
 
     assert stage.shown == ["f"]
 

@@ -96,7 +96,7 @@ def make(
     """`brought` are items that bring tools of servers; `wanted` are shown though they are deferred. Raises
     InvalidRequest naming the tool that cannot be offered."""
     declared = list(declared)
-    packing = _Packing(runners, tools_max, brought, _searching(declared), wanted.union(_meant(declared, runners)))
+    packing = _Packing(runners, tools_max, brought, _searching(declared), wanted)
     for one in declared:
         if not one.is_found:
             packing.pack(one)
@@ -115,14 +115,6 @@ def _searching(declared: Sequence[Declared]) -> Declared | None:
             "There can be one 'tool_search', executed by the client or by the server.", param=searches[-1].param
         )
     return searches[-1] if searches else None
-
-
-def _meant(declared: Iterable[Declared], runners: Mapping[str, Tool]) -> Iterator[str]:
-    """The names of tools that the server runs and a search has found."""
-    for one in declared:
-        runner = runner_of(one.tool, runners) if one.is_of_search else None
-        if runner is not None:
-            yield from runner.meant(one.tool)
 
 
 class _Packing:
@@ -144,6 +136,8 @@ class _Packing:
         self._searches_here = searching is not None and searching.tool.execution == "server"  # type: ignore[union-attr]
         self._wanted = wanted
         self._deferred: list[Deferred] = []
+        self._waiting: dict[str, tuple[Offer, Hosted]] = {}
+        """Of these, what the server runs, by name."""
         self._omitted: dict[str, str] = {}
         self._found: set[str] = set()
         self.toolbox = Toolbox({}, {}, {}, self._omitted)
@@ -164,7 +158,7 @@ class _Packing:
                         param=f"{declared.param}.parameters",
                     )
             case wire.ServerTool() if declared.is_of_search:
-                pass
+                self._add_meant(tool, declared)
             case wire.ServerTool():
                 self._add_hosted(tool, declared)
             case _:
@@ -220,8 +214,16 @@ class _Packing:
         for offer in runner.offers(tool, self._brought):
             if group and offer.name not in self._wanted:
                 self._deferred.append(Deferred(offer.name, offer, tool, group))
+                self._waiting[offer.name] = offer, Hosted(runner, tool)
             else:
                 self._add(offer, Hosted(runner, tool), declared)
+
+    def _add_meant(self, found: wire.ServerTool, declared: Declared) -> None:
+        """What was found of that which the server runs, if the request declares it still."""
+        runner = runner_of(found, self._runners)
+        for name in runner.meant(found) if runner else ():
+            if name in self._waiting:
+                self._add(*self._waiting[name], declared)
 
     def _add(self, offer: Offer, callee: Callee, declared: Declared) -> None:
         name = offer.name

@@ -16,6 +16,7 @@ from antiphon.core.hosted import Errand, Outcome, Progress, Step, Tool
 from antiphon.core.ports import Fetch
 from antiphon.core.prompt import Offer
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item, ScriptedCall
+from antiphon.wire.tools import JsonObject
 from antiphon.wire.tools import ScriptedTool as Declaration
 
 
@@ -41,6 +42,15 @@ class ScriptedTool(Tool):
                 parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
             )
         ]
+
+    def deferred(self, declaration: Declaration) -> tuple[str, str] | None:
+        return ("scripted", "Texts in capitals.") if declaration.defer_loading is True else None
+
+    def found(self, declaration: Declaration, names: Sequence[str]) -> JsonObject:
+        return {"type": "antiphon:scripted", "name": declaration.name, "defer_loading": True}
+
+    def meant(self, found: Declaration) -> Sequence[str]:
+        return [found.name]
 
     def begin(self, name: str, arguments: str, declaration: Declaration) -> ScriptedCall:
         return ScriptedCall(status="in_progress", name=name, arguments=arguments)

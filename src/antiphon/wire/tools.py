@@ -72,7 +72,8 @@ class NamespaceTool(ToolBase, frozen=True, kw_only=True, tag="namespace"):
 
 
 class ToolSearchTool(ToolBase, frozen=True, kw_only=True, tag="tool_search"):
-    """Finds deferred tools. Executed by the client, it is a call with these `parameters`, answered with tools."""
+    """Finds deferred tools. Executed by the client, it is a call with these `parameters`, answered with tools; this
+    server's own takes words."""
 
     execution: Literal["server", "client"] = "server"
     description: str | UnsetType = UNSET
@@ -127,6 +128,7 @@ class ScriptedTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:scripted
 
     name: str = "scripted"
     output: str | UnsetType = UNSET
+    defer_loading: bool | UnsetType = UNSET
 
 
 class Unserved(ToolBase, frozen=True, kw_only=True, tag="antiphon:unserved"):
