@@ -20,7 +20,7 @@ from antiphon.config import ScriptedModel, ScriptedToolSettings, Settings, Stora
 from antiphon.core import usage
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.fold import fold
-from antiphon.core.hosted import registry
+from antiphon.core.hosted import Tool, registry
 from antiphon.core.ports import Check, Count, Model, ModelCard, Sense, Store
 from antiphon.core.prompt import Prompt
 from antiphon.engine.catalog import Catalog
@@ -341,10 +341,11 @@ def scripted_in(folder: Path) -> Settings:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, store: Store, *models: Model) -> AsyncIterator[str]:
-    """The server as `app.running` puts it together, but around these models and this store, which stays open."""
+async def serving(settings: Settings, store: Store, *models: Model, more: Sequence[Tool] = ()) -> AsyncIterator[str]:
+    """The server as `app.running` puts it together, but around these models and this store, which stays open, and with
+    more tools, which come before others of their tags."""
     fetcher = Fetcher(settings.fetch, 1)
-    hosted = registry(tools.build(settings.tools, fetcher), settings.limits.tool_output_chars_max)
+    hosted = registry([*tools.build(settings.tools, fetcher), *more], settings.limits.tool_output_chars_max)
     key = app.secret(settings)
     gate = Gate(store, key, settings.auth, settings.cors, hosts_open=False)
     blobs = MemoryBlobs(settings.storage)

@@ -14,6 +14,7 @@ from antiphon.config import ScriptedModel as Scripted
 from antiphon.config import Settings
 from antiphon.core.deltas import Finish, Text, Thought
 from antiphon.core.fold import fold
+from antiphon.core.hosted import Tool
 from antiphon.engine.background import LOOK_S
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel
@@ -71,11 +72,11 @@ class Node:
 
 
 @asynccontextmanager
-async def node(settings: Settings, **limits: Any) -> AsyncIterator[Node]:
+async def node(settings: Settings, *tools: Tool, **limits: Any) -> AsyncIterator[Node]:
     settings = changed(settings, limits={"background_lease_s": 1.0, "shutdown_grace_s": 0.2, **limits})
     store, model = stores.build(settings.storage, settings.limits), Played()
     try:
-        async with serving(settings, store, model, ScriptedModel(Scripted(), settings.limits)) as url:
+        async with serving(settings, store, model, ScriptedModel(Scripted(), settings.limits), more=tools) as url:
             yield Node(url, model)
     finally:
         await store.close()

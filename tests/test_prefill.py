@@ -101,7 +101,7 @@ NOT_BEGUN: dict[str, tuple[Any, ...]] = {
 def test_others_are_not(name: str) -> None:
     past = Past(spoken(*NOT_BEGUN[name]))
 
-    assert (past.begun, past.fault) == ("", "in the middle of its answer")
+    assert (past.begun, past.fault()) == ("", "in the middle of its answer")
 
 
 # -- taken over

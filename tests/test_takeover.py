@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from typing import Any
 
@@ -16,8 +16,9 @@ from antiphon.config import Settings
 from antiphon.core.builder import Builder
 from antiphon.core.deltas import Annotate, Delta, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.fold import Fold
+from antiphon.core.hosted import Errand, Outcome, Step, Tool
 from antiphon.core.past import Past
-from antiphon.core.prompt import Prompt
+from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.core.runs import Lease
 from antiphon.core.toolbox import Streamed
 from antiphon.models.scripted import ScriptedModel
@@ -25,7 +26,19 @@ from antiphon.stores.sqlite import SqliteStore
 from antiphon.tools.scripted import ScriptedTool
 from antiphon.wire import codec
 from antiphon.wire.events import Event, ResponseCreated, ResponseQueued
-from antiphon.wire.items import CustomToolCall, FunctionCallOutput, Message, Reasoning, ScriptedCall, UrlCitation
+from antiphon.wire.items import (
+    CustomToolCall,
+    FunctionCallOutput,
+    HostedCall,
+    Item,
+    McpListTools,
+    Message,
+    Reasoning,
+    ScriptedCall,
+    ToolSearchCall,
+    ToolSearchOutput,
+    UrlCitation,
+)
 from antiphon.wire.response import Response
 from antiphon.wire.tools import ScriptedTool as Declaration
 from tests.conftest import changed
@@ -65,6 +78,23 @@ def begin_tool(builder: Builder) -> None:
     builder.progress(builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}', DECLARED)), "searching")
 
 
+def begin_repeatable(builder: Builder) -> None:
+    builder.progress(builder.begin(ScriptedTool().begin("scripted", '{"text": "again a"}', DECLARED)), "searching")
+
+
+def begin_listing(builder: Builder) -> None:
+    builder.begin(McpListTools(server_label="here"))
+
+
+def list_tools(builder: Builder) -> None:
+    builder.outcome(builder.begin(McpListTools(server_label="here")), McpListTools(server_label="here"))
+
+
+def search(builder: Builder) -> None:
+    call = ToolSearchCall(status="completed", arguments={"query": "g"}, execution="server")
+    builder.searched(call, ToolSearchOutput(status="completed", execution="server", tools=(DEFERRED,)))
+
+
 def run_tool(builder: Builder) -> None:
     index = builder.begin(ScriptedTool().begin("scripted", '{"text": "a"}', DECLARED))
     builder.outcome(index, ScriptedCall(name="scripted", arguments='{"text": "a"}', status="completed", output="A"))
@@ -74,6 +104,7 @@ def compact(builder: Builder) -> None:
     builder.compacted(builder.begin_compaction(), "sealed")
 
 
+DEFERRED = {"type": "function", "name": "g", "defer_loading": True}
 CITATION = UrlCitation(start_index=0, end_index=1, url="http://127.0.0.1/", title="t")
 PASTS: dict[str, tuple[Any, ...]] = {
     "begun": (),
@@ -93,6 +124,19 @@ PASTS: dict[str, tuple[Any, ...]] = {
     "a tool ran": ([Thought("hm"), Text("look")], end_turn, run_tool),
     "a tool ran and it thought": ([Text("look")], end_turn, run_tool, [Thought("hm")]),
     "a tool ran and it spoke": (end_turn, run_tool, [Text("hm")]),
+    "a repeatable tool runs": ([Text("look")], end_turn, begin_repeatable),
+    "a repeatable tool runs beside one that ran": (end_turn, begin_repeatable, run_tool),
+    "a repeatable tool runs beside one that may not": (end_turn, begin_tool, begin_repeatable),
+    "a repeatable tool runs beside a call": (
+        [ToolCall("0", "{}", name="f", call_id="call_1")],
+        end_turn,
+        begin_repeatable,
+    ),
+    "it searched": ([Thought("hm"), Text("look")], end_turn, search),
+    "it searched and thought": (end_turn, search, [Thought("hm")]),
+    "listing": (begin_listing,),
+    "listed": (list_tools,),
+    "listed and thought": (list_tools, [Thought("hm")]),
 }
 
 
@@ -113,11 +157,11 @@ def test_a_past_holds_what_its_events_add_up_to(name: str) -> None:
 # -- what becomes of it
 
 
-async def left(settings: Settings, *steps: Any, **fields: Any) -> str:
+async def left(settings: Settings, *steps: Any, more: Sequence[Tool] = (), **fields: Any) -> str:
     """The id of a response that a process was making which died after these steps."""
     far = Lease(owner="dead", until_ms=round((time.time() + 600) * 1000))
     store = SqliteStore(settings.storage, settings.limits)
-    async with node(settings, background_runs_max=1) as dying:
+    async with node(settings, *more, background_runs_max=1) as dying:
         in_the_way = await asked(dying)
         await happens(dying.model.is_asked)
         response_id = await queued(dying, **fields)
@@ -152,6 +196,7 @@ async def taken_over(settings: Settings, response_id: str, *said: Sequence[Delta
 
 ANSWER = (Text("whole"), STOP)
 THOUGHT, MESSAGE = ("reasoning", "incomplete"), ("message", "completed")
+SEARCHED = [("tool_search_call", "completed"), ("tool_search_output", "completed")]
 REDONE: dict[str, list[tuple[str, str]]] = {
     "begun": [],
     "thinking": [THOUGHT],
@@ -162,6 +207,10 @@ REDONE: dict[str, list[tuple[str, str]]] = {
     "compacted": [("compaction", "completed"), THOUGHT],
     "a tool ran": [("reasoning", "completed"), MESSAGE, ("antiphon:scripted_call", "completed")],
     "a tool ran and it thought": [MESSAGE, ("antiphon:scripted_call", "completed"), THOUGHT],
+    "a repeatable tool runs": [MESSAGE, ("antiphon:scripted_call", "completed")],
+    "a repeatable tool runs beside one that ran": [("antiphon:scripted_call", "completed")] * 2,
+    "it searched": [("reasoning", "completed"), MESSAGE, *SEARCHED],
+    "it searched and thought": [*SEARCHED, THOUGHT],
 }
 
 
@@ -193,6 +242,88 @@ async def test_a_call_that_the_client_is_to_make_needs_no_model_any_more(scripte
 
     assert (response["status"], turns) == ("completed", 0)
     assert items == [("reasoning", "completed"), ("function_call", "completed")]
+
+
+async def test_a_call_that_does_no_harm_is_made_again_where_it_stands(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["a repeatable tool runs beside one that ran"], tools=[TOOL])
+    async with node(scripted) as heir:
+        heir.model.say(*ANSWER)
+        response = await heir.ended(response_id)
+        events = [frame.data for frame in await heir.frames(response_id) if frame.event]
+        told = [item.output for item in heir.model.prompts[0].items if isinstance(item, FunctionCallOutput)]
+
+    assert [item.get("output") for item in response["output"]] == ["AGAIN A", "A", None]
+    assert told == ["AGAIN A", "A"]
+    first = [event["type"].rpartition(".")[2] for event in events if event.get("output_index") == 0]
+    assert first == ["added", "in_progress", "searching", "searching", "completed", "done"]
+
+
+async def test_beside_a_clients_call_it_is_made_again_and_that_is_all(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["a repeatable tool runs beside a call"], tools=[TOOL])
+    response, turns, items = await taken_over(scripted, response_id)
+
+    assert (response["status"], turns) == ("completed", 0)
+    assert items == [("function_call", "completed"), ("antiphon:scripted_call", "completed")]
+
+
+async def test_one_whose_tool_is_not_declared_any_more_fails(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["a repeatable tool runs"], tools=[{**TOOL, "name": "other"}])
+    response, turns, _ = await taken_over(scripted, response_id, ANSWER)
+
+    assert (response["status"], turns) == ("failed", 0)
+    assert response["output"][-1]["status"] == "incomplete"
+
+
+async def test_what_was_found_is_there_after_a_takeover(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["it searched"], tools=[DEFERRED, {"type": "tool_search"}])
+    async with node(scripted) as heir:
+        heir.model.say(*ANSWER)
+        await heir.ended(response_id)
+        prompt = heir.model.prompts[0]
+
+    assert [offer.name for offer in prompt.tools] == ["tool_search", "g"]
+    assert [type(item).__name__ for item in prompt.items][-2:] == ["FunctionCall", "FunctionCallOutput"]
+
+
+# -- what comes before the first turn
+
+
+class Lists(ScriptedTool):
+    """The scripted tool, which lists something first."""
+
+    records = ScriptedTool.records | {"mcp_list_tools"}
+
+    def offers(self, declaration: Declaration, brought: Sequence[Item]) -> Sequence[Offer]:
+        return super().offers(declaration, brought) if brought else ()
+
+    def first(self, declaration: Declaration, brought: Sequence[Item], approved: Sequence[Any]) -> Sequence[HostedCall]:
+        return () if brought else [McpListTools(server_label="here")]
+
+    async def run(self, item: HostedCall, errand: Errand) -> AsyncGenerator[Step, None]:
+        assert isinstance(item, McpListTools)
+        yield Outcome(item)
+
+    def is_of(self, item: HostedCall, declaration: Declaration) -> bool:
+        return isinstance(item, McpListTools)
+
+    def is_repeatable(self, item: HostedCall) -> bool:
+        return isinstance(item, McpListTools)
+
+
+@pytest.mark.parametrize("name", ["begun", "listing", "listed", "listed and thought"])
+async def test_what_comes_first_is_done_once_and_then_its_tools_are_there(scripted: Settings, name: str) -> None:
+    choice = {"type": "function", "name": "scripted"}
+    response_id = await left(scripted, *PASTS[name], more=[Lists()], tools=[TOOL], tool_choice=choice)
+    async with node(scripted, Lists()) as heir:
+        heir.model.say(*ANSWER)
+        response = await heir.ended(response_id)
+        assert final(await heir.frames(response_id)) == response
+        prompt = heir.model.prompts[0]
+
+    thought = ["reasoning"] if "thought" in name else []
+    assert [item["type"] for item in response["output"]] == ["mcp_list_tools", *thought, "message"]
+    assert [offer.name for offer in prompt.tools] == ["scripted"]
+    assert prompt.tool_choice == Named("scripted")
 
 
 @pytest.mark.parametrize("name", ["saying", "speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"])

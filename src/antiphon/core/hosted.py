@@ -107,8 +107,8 @@ class Tool(Protocol):
         ...
 
     def run(self, item: HostedCall, errand: Errand) -> AsyncGenerator[Step, None]:
-        """Any number of Progress, then one Outcome. What it raises fails the item, not the response; but an ApiError of
-        something that comes first fails the response."""
+        """Any number of Progress, then one Outcome. What it raises fails the item, not the response; but what comes
+        first fails the response with it. The model hears the message of an ApiError."""
         ...
 
     def failed(self, item: HostedCall, reason: str) -> HostedCall:

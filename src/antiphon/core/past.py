@@ -128,12 +128,12 @@ class Past:
             return ""
         return first.text if is_alone and not self.is_compacted and first.text.strip() else ""
 
-    def fault(self, is_repeatable: Callable[[HostedCall], bool]) -> str:
+    def fault(self, may_repeat: Callable[[HostedCall], bool] = lambda _: False) -> str:
         """Why nobody can go on from here; empty when somebody can, who must prefill where a text is begun. What was
-        told cannot be taken back, and what a tool may have done is not done again, unless it does no harm."""
+        told cannot be taken back, and what a tool may have done is not done again, unless that does no harm."""
         if self.is_damaged:
             return "and what is stored of this response cannot be understood"
-        if any(isinstance(item, HostedCall) and not is_repeatable(item) for item in self.running.values()):
+        if any(isinstance(item, HostedCall) and not may_repeat(item) for item in self.running.values()):
             return "while a tool was running, and it is not known what that has done"
         is_midway = any(isinstance(item, Message) for item in self.output[self.settled :])
         return MIDWAY if is_midway and not (self.is_whole or self.begun) else ""

@@ -69,22 +69,27 @@ class Errands:
     async def _run_one(self, index: int, hosted: Hosted) -> ApiError | None:
         item = self._builder.response.output[index]
         assert isinstance(item, HostedCall)
-        kind, failure = str(item.__struct_config__.tag), None
+        kind = str(item.__struct_config__.tag)
+        failure: ApiError | None = None
         logger.debug("a tool runs", response=self._builder.response.id, tool=kind, item=item.id)
         try:
             async with asyncio.timeout(self._timeout_s):
                 done = await self._outcome(index, item, hosted)
         except TimeoutError:
-            done = hosted.tool.failed(item, f"The tool took longer than {self._timeout_s:g} s.")
-        except (Exception, asyncio.CancelledError) as error:  # a failing tool fails its item, not the response
+            failure = ServerError(f"The tool took longer than {self._timeout_s:g} s.")
+        except ApiError as error:
+            logger.warning("a hosted call failed", response=self._builder.response.id, tool=kind, error=error.message)
+            failure = error
+        except (Exception, asyncio.CancelledError) as error:  # however a tool fails, its item does
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             logger.exception("a hosted call failed", response=self._builder.response.id, tool=kind)
-            done = hosted.tool.failed(item, "The tool failed.")
-            failure = error
+            failure = ServerError("The tool failed.")
+        if failure is not None:
+            done = hosted.tool.failed(item, failure.message)
         self._builder.outcome(index, done)
         self._publish()
-        return failure if isinstance(failure, ApiError) and isinstance(item, Opening) else None
+        return failure if isinstance(item, Opening) else None
 
     async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
         errand = Errand(project=self._project, response_id=self._builder.response.id, declaration=hosted.declaration)

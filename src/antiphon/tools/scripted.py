@@ -59,9 +59,9 @@ class ScriptedTool(Tool):
         assert isinstance(item, ScriptedCall)
         yield Progress("searching")
         text = _text(item)
-        if text == "wait":
+        if text.removeprefix("again ") == "wait":
             await asyncio.Event().wait()
-        first, _, number = text.partition(" ")
+        first, _, number = text.removeprefix("again ").partition(" ")
         if first == "wait" and number.isdecimal():
             await asyncio.sleep(int(number) / 1000)
         if text == "fail":
