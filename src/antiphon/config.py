@@ -2,7 +2,7 @@
 what any of them does. Units stand last in names. `[limits]` collects every bound, each with its reason.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -311,6 +311,9 @@ class ScriptedToolSettings(Section, frozen=True, kw_only=True):
 
 class Tools(Section, frozen=True, kw_only=True):
     scripted: ScriptedToolSettings = ScriptedToolSettings()
+    plugins: dict[str, dict[str, Any]] = {}
+    """Tools of other packages, by the names of their entry points. Each is on that has a table here, which is its own,
+    and may be empty. docs/plug-ins.md shows how one is written."""
 
 
 class Console(Section, frozen=True, kw_only=True):

@@ -26,6 +26,11 @@ def filled(tree: Tree, environ: Mapping[str, str]) -> Tree:
         known["models"] = [_with_key(m, f"models[{i}]", environ) for i, m in enumerate(models)]
     if isinstance(server := tree.get("server"), dict):
         known["server"] = _with_key(server, "server", environ, "secret")
+    tools = known.get("tools")
+    plugins = tools.get("plugins") if isinstance(tools, dict) else None
+    if isinstance(tools, dict) and isinstance(plugins, dict):
+        tables = {name: _with_key(table, f"tools.plugins.{name}", environ) for name, table in plugins.items()}
+        known["tools"] = tools | {"plugins": tables}
     for name in ("auth", "sealing"):
         table = tree.get(name)
         if isinstance(table, dict) and isinstance(table.get("keys"), list):

@@ -72,19 +72,21 @@ class Errands:
         kind = str(item.__struct_config__.tag)
         failure: ApiError | None = None
         logger.debug("a tool runs", response=self._builder.response.id, tool=kind, item=item.id)
+        whole = asyncio.timeout(self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with whole:
                 done = await self._outcome(index, item, hosted)
-        except TimeoutError:
-            failure = ServerError(f"The tool took longer than {self._timeout_s:g} s.")
         except ApiError as error:
             logger.warning("a hosted call failed", response=self._builder.response.id, tool=kind, error=error.message)
             failure = error
         except (Exception, asyncio.CancelledError) as error:  # however a tool fails, its item does
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
-            logger.exception("a hosted call failed", response=self._builder.response.id, tool=kind)
-            failure = ServerError("The tool failed.")
+            if whole.expired():
+                failure = ServerError(f"The tool took longer than {self._timeout_s:g} s.")
+            else:
+                logger.exception("a hosted call failed", response=self._builder.response.id, tool=kind)
+                failure = ServerError("The tool failed.")
         if failure is not None:
             done = hosted.tool.failed(item, failure.message)
         self._builder.outcome(index, done)

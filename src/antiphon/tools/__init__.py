@@ -7,7 +7,7 @@ from antiphon.config import Tools
 from antiphon.core.hosted import Tool
 from antiphon.core.ports import Fetch
 
-TOOLS = {"scripted": "antiphon.tools.scripted:ScriptedTool"}
+TOOLS = {"scripted": "antiphon.tools.scripted:ScriptedTool", "plugins": "antiphon.tools.plugin:PluginTools"}
 
 
 def build(settings: Tools, fetch: Fetch) -> Iterator[Tool]:

@@ -368,6 +368,16 @@ class ScriptedCall(ItemBase, frozen=True, kw_only=True, tag="antiphon:scripted_c
     output: str | None = None
 
 
+class PluginCall(ItemBase, frozen=True, kw_only=True, tag="antiphon:tool_call"):
+    """A call of a tool that another package brought, which this server ran. `error` says why it failed."""
+
+    status: Literal["in_progress", "completed", "incomplete", "failed"] | UnsetType = UNSET
+    name: str
+    arguments: str
+    output: str | None = None
+    error: str | None = None
+
+
 class ListedTool(Struct, frozen=True, kw_only=True):
     """A tool of an MCP server. `input_schema` is a JSON Schema."""
 
@@ -431,7 +441,7 @@ class McpApprovalResponse(ItemBase, frozen=True, kw_only=True, tag="mcp_approval
     reason: str | None = None
 
 
-HostedCall: TypeAlias = ScriptedCall | McpListTools | McpCall
+HostedCall: TypeAlias = ScriptedCall | PluginCall | McpListTools | McpCall
 """Items that record what this server itself ran."""
 Opening: TypeAlias = McpListTools
 """Those that no model asked for: they come first, and count as no tool call."""
@@ -478,6 +488,7 @@ ID_PREFIXES: dict[type[Item], str] = {
     ConfigurationUpdate: "cfu",
     Compaction: "cmp",
     ScriptedCall: "sc",
+    PluginCall: "tc",
     McpListTools: "mcpl",
     McpCall: "mcp",
     McpApprovalRequest: "mcpr",

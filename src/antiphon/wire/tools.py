@@ -131,6 +131,15 @@ class ScriptedTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:scripted
     defer_loading: bool | UnsetType = UNSET
 
 
+class PluginTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:tool"):
+    """A tool that another package brought, by the name under which the server's settings turn it on. `config` is the
+    plug-in's own; it is stored and shown, and so no place for secrets."""
+
+    name: str
+    config: JsonObject | UnsetType = UNSET
+    defer_loading: bool | UnsetType = UNSET
+
+
 class Unserved(ToolBase, frozen=True, kw_only=True, tag="antiphon:unserved"):
     """A hosted tool of the reference that this server cannot run: `kind` is its type. The codec makes these, so that
     a tool which is merely offered can be left out and named."""
@@ -149,6 +158,7 @@ Tool: TypeAlias = (
     | ComputerTool
     | ComputerUsePreviewTool
     | ScriptedTool
+    | PluginTool
     | Unserved
 )
 
