@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Urls: TypeAlias = dict[str, str]
 MANIFEST = load()
 ENTRIES = {f"{surface}: {name}": entry for surface, (_, entries) in MANIFEST.items() for name, entry in entries.items()}
-UNPROBED_MAX = 10
+UNPROBED_MAX = 15
 KEY = "sk-probe-0123456789abcdef"
 TOLD = ("antiphon-ignored-parameters", "antiphon-omitted-tools")
 """Headers that say what was passed over: none may come unforeseen."""
@@ -252,13 +252,16 @@ async def test_the_page_is_what_the_manifest_renders_to() -> None:
 
 EXTENSIONS: dict[str, set[str]] = {
     "parameters": {"generate", "stream_id", "multi_agent"},  # of the WebSocket, and of a beta
-    "items": {"antiphon:scripted_call"},
+    "items": {"antiphon:scripted_call", "antiphon:tool_call"},
     "parts": {"input_audio", "computer_screenshot"},  # in the package, and in no union of it
-    "tools": {"antiphon:scripted"},
+    "tools": {"antiphon:scripted", "antiphon:tool"},
     "choices": {"web_search"},
     "response": {"frequency_penalty", "presence_penalty", "store"},  # of Open Responses
-    "outputs": {"antiphon:scripted_call"},
-    "events": {f"response.antiphon:scripted_call.{status}" for status in ("in_progress", "searching", "completed")},
+    "outputs": {"antiphon:scripted_call", "antiphon:tool_call"},
+    "events": {
+        *(f"response.antiphon:scripted_call.{status}" for status in ("in_progress", "searching", "completed")),
+        *(f"response.antiphon:tool_call.{status}" for status in ("in_progress", "completed", "failed")),
+    },
 }
 """Names that are not the package's."""
 
@@ -347,7 +350,11 @@ async def test_the_manifest_has_every_field_of_a_tool_that_is_served(kind: str) 
 async def test_every_tool_that_is_done_has_its_fields_compared() -> None:
     named = {name for name in names("tools", "done") if "." not in name}
 
-    assert named - TOOLS.keys() == {"computer_use_preview", "antiphon:scripted"}  # whose fields the probe has all
+    assert named - TOOLS.keys() == {
+        "computer_use_preview",
+        "antiphon:scripted",
+        "antiphon:tool",
+    }  # whose fields the probe has all
 
 
 async def test_what_is_never_sent_is_no_wire_type_and_what_is_sent_is() -> None:

@@ -575,6 +575,8 @@ def structs_of(*modules: ModuleType) -> set[type[Struct]]:
 OURS_ALONE = {
     items.ScriptedCall: "this server's own hosted tool",
     tools.ScriptedTool: "this server's own hosted tool",
+    items.PluginCall: "this server's own: tools of other packages",
+    tools.PluginTool: "this server's own: tools of other packages",
     tools.Unserved: "made by the codec of a hosted tool, and never sent",
     resources.DeletedResponse: "the package reads nothing of this answer, and Open Responses cannot delete",
     resources.ErrorBody: "an envelope: ErrorDetail is what is in it",
@@ -708,7 +710,7 @@ SETTLED: dict[tuple[str, str], Any] = {  # where any string would do for us, and
     ("AdditionalTools", "tools"): [{"type": "apply_patch"}],
 }
 NOT_SAMPLED = {
-    *(inspect.NoneType, items.ScriptedCall, tools.ScriptedTool, tools.Unserved),
+    *(inspect.NoneType, items.ScriptedCall, tools.ScriptedTool, items.PluginCall, tools.PluginTool, tools.Unserved),
     *(items.InputText, items.InputImage, items.InputFile, items.InputAudio),
 }
 """No choice in a union: these tools are unknown to the package, and its messages are output, which is no input."""

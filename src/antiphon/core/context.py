@@ -99,8 +99,6 @@ def grown(
     earlier, size, memo = context.told, context.told_size, context.memo
     told: list[PromptItem] = []
     turn, effort, wanted = context.turn, context.effort, context.format
-    brought: list[Bringing] = []
-    searches: deque[ToolSearchCall] = deque()
     stored = list(items)
     for place, item in enumerate(shown):
         if type(item) is Message:
@@ -110,16 +108,12 @@ def grown(
                 told.append(item)
         elif is_call(item):
             waiting.add(item)
-            told += lowering.call(item)
-            if isinstance(item, ToolSearchCall) and item.call_id is None:
-                searches.append(item)
+            told += hosted.called(item) if item.call_id is None else lowering.call(item)
         elif is_output(item):
             if isinstance(item, ToolSearchOutput):
-                brought.append(item)
-            if item.call_id is None:  # the server itself searched
-                assert isinstance(item, ToolSearchOutput)
-                if searches:
-                    told += lowering.search(searches.popleft(), item, hosted.found(item))
+                hosted.brought.append(item)
+            if item.call_id is None:
+                told += hosted.found(item)
             else:
                 call = waiting.answered(item)
                 if call.call_id != item.call_id:
@@ -130,7 +124,7 @@ def grown(
             effort = (item.reasoning.effort if item.reasoning else None) or effort
             wanted = item.text or wanted
         elif isinstance(item, AdditionalTools):
-            brought.append(item)
+            hosted.brought.append(item)
         elif isinstance(item, Reasoning):
             told.append(item)
         elif isinstance(item, Compacted):
@@ -148,7 +142,7 @@ def grown(
         told=(*earlier, *told),
         turn=turn,
         waiting=(*waiting.calls.values(),),
-        brought=(*context.brought, *brought, *hosted.brought),
+        brought=(*context.brought, *hosted.brought),
         asked=(*hosted.asked.values(),),
         approved=(*hosted.approved.values(),),
         sources=(*context.sources, *hosted.sources),
@@ -246,7 +240,8 @@ class _Hosted:
 
     def __init__(self, context: Context, runners: Mapping[str, Tool]) -> None:
         self._runners = runners
-        self.brought: list[Opening] = []
+        self._searches: deque[ToolSearchCall] = deque()
+        self.brought: list[Bringing] = []
         self.sources: list[Source] = []
         self.asked = {asked.id: asked for asked in context.asked}
         self.approved = {one.asked.id: one for one in context.approved}
@@ -268,15 +263,23 @@ class _Hosted:
                 return runner.replay(item)
         return ()
 
-    def found(self, output: ToolSearchOutput) -> list[str]:
-        """The names of this server's own tools that a search of its own found."""
+    def called(self, search: ClientCall) -> Sequence[PromptItem]:
+        """This server's own search for tools, which is told with what it found."""
+        assert isinstance(search, ToolSearchCall)
+        self._searches.append(search)
+        return ()
+
+    def found(self, output: ClientOutput) -> Iterator[PromptItem]:
+        assert isinstance(output, ToolSearchOutput)
         meant = tuple(tool for tool in output.tools if tool.get("type") in self._runners)
-        return [
+        names = [
             name
             for tool in codec.decode_tools(meant, "tools")
             if (runner := runner_of(tool, self._runners)) is not None
             for name in runner.meant(tool)
         ]
+        if self._searches:
+            yield from lowering.search(self._searches.popleft(), output, names)
 
     def _answered(self, answer: Approval) -> Sequence[PromptItem]:
         asked = self.asked.pop(answer.approval_request_id, None)
