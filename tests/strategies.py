@@ -245,7 +245,7 @@ def offers(draw: st.DrawFn) -> Items:
     named = [structs.replace(tool, name=f"t{number}-{tool.name}") for number, tool in enumerate(said)]
     single = draw(st.lists(st.sampled_from(SINGLE), unique=True, max_size=3))
     hosted = [{"type": kind} for kind in draw(st.lists(st.sampled_from(sorted(tools.HOSTED)), max_size=1))]
-    told = [msgspec.to_builtins(tool) for tool in [*named, *(draw(values(kind)) for kind in single)]]
+    told = [msgspec.to_builtins(_lawful(tool)) for tool in [*named, *(draw(values(kind)) for kind in single)]]
     return draw(st.permutations([*told, *hosted]))
 
 
@@ -256,15 +256,26 @@ def namespaces(draw: st.DrawFn) -> Any:
     return structs.replace(draw(values(tools.NamespaceTool)), tools=named)
 
 
+def _lawful(tool: Any) -> Any:
+    """The server's search takes words, and nothing that a request could say."""
+    is_ours = isinstance(tool, tools.ToolSearchTool) and tool.execution == "server"
+    return structs.replace(tool, parameters=UNSET) if is_ours else tool
+
+
 def can_be_called(offered: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The names by which a model knows the tools that it is shown at once, and their declarations."""
-    searches = any(tool["type"] == "tool_search" and tool.get("execution") == "client" for tool in offered)
+    searches = {tool.get("execution", "server") for tool in offered if tool["type"] == "tool_search"}
+    found = 0
     for tool in offered:
         within = [(f"{tool['name']}__{one['name']}", one) for one in tool["tools"]] if "tools" in tool else []
         for name, one in within or [(tool.get("name", tool["type"]), tool)]:
-            waits = one.get("defer_loading") is True and searches
-            if one["type"] not in tools.HOSTED and not waits and (one["type"] != "tool_search" or searches):
+            finders = searches & {"server"} if one["type"] == "antiphon:scripted" else searches
+            waits = one.get("defer_loading") is True and bool(finders)
+            found += waits
+            if one["type"] not in tools.HOSTED and not waits and one["type"] != "tool_search":
                 yield name, one
+    if "client" in searches or (searches and found):
+        yield "tool_search", next(tool for tool in offered if tool["type"] == "tool_search")
 
 
 @st.composite
@@ -284,6 +295,8 @@ def arguments(draw: st.DrawFn, tool: Mapping[str, Any]) -> str:
     if tool["type"] == "custom":
         grammars = {json.dumps(msgspec.to_builtins(one)): text for one, text in GRAMMARS.items()}
         given = json.dumps({"input": grammars.get(json.dumps(tool.get("format")), draw(TEXTS))})
+    elif tool["type"] == "tool_search" and tool.get("execution") != "client":
+        given = json.dumps({"query": "t0"})
     elif tool["type"] in FITTING:
         call = draw(values(FITTING[tool["type"]]))
         if isinstance(call, items.ComputerCall):

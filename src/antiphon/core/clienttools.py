@@ -5,7 +5,7 @@ Pure, and runs nothing. A model that knows only functions can so be used by ever
 types. Source of the items: openai 3.54.0 types/responses; the diff format is that of OpenAI's apply_patch guide.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -280,18 +280,21 @@ FOUND_CHARS_MAX = 300
 """Of what is said of each tool that was found: the model is shown all of it anyway."""
 
 
-def found_text(item: ToolSearchOutput, names: Sequence[str]) -> str:
+def found_text(item: ToolSearchOutput, names: Iterable[str]) -> str:
     """What the model hears of a search; `names` are those of tools that the server runs."""
-    lines = [*_found(item.tools, ""), *names]
+    lines = [*_found(item.tools, "", depth=1), *names]
     if not lines:
         return f"Found nothing. Try other words; what there is stands in the description of {TOOL_SEARCH.name}."
     return "\n".join(["Found, and ready to be called:", *(f"- {line}" for line in lines)])
 
 
-def _found(tools: Sequence[JsonObject], namespace: str) -> Iterator[str]:
+def _found(tools: Sequence[Any], namespace: str, depth: int) -> Iterator[str]:
+    """Whether a client's are tools is found out where they are offered."""
     for tool in tools:
+        if not isinstance(tool, dict):
+            continue
         name, described, inner = f"{namespace}{tool.get('name', '')}", tool.get("description"), tool.get("tools")
-        if isinstance(inner, list | tuple):
-            yield from _found(inner, f"{name}__")
+        if depth and isinstance(inner, list | tuple):
+            yield from _found(inner, f"{name}__", depth - 1)
         elif tool.get("name"):
             yield f"{name}: {described[:FOUND_CHARS_MAX]}" if isinstance(described, str) and described else name

@@ -6,13 +6,14 @@ stands here: nothing in planning walks over a long one. Pure.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, json, structs
 
 from antiphon.core import compaction, lowering, usage
 from antiphon.core.compaction import Compacted
-from antiphon.core.hosted import Answered, Source, Tool, runner_of
+from antiphon.core.hosted import Answered, Source, Tool
 from antiphon.core.ids import ID_CHARS_MAX
 from antiphon.core.lowering import is_async, is_call, is_output
 from antiphon.core.ports import Sense
@@ -97,9 +98,8 @@ def grown(
     """
     waiting, hosted = _Waiting(context.waiting), _Hosted(context, runners)
     earlier, size, memo = context.told, context.told_size, context.memo
-    told: list[PromptItem] = []
+    stored, told = list(items), list[PromptItem]()
     turn, effort, wanted = context.turn, context.effort, context.format
-    stored = list(items)
     for place, item in enumerate(shown):
         if type(item) is Message:
             if item.role == "user":
@@ -271,15 +271,16 @@ class _Hosted:
 
     def found(self, output: ClientOutput) -> Iterator[PromptItem]:
         assert isinstance(output, ToolSearchOutput)
-        meant = tuple(tool for tool in output.tools if tool.get("type") in self._runners)
-        names = [
-            name
-            for tool in codec.decode_tools(meant, "tools")
-            if (runner := runner_of(tool, self._runners)) is not None
-            for name in runner.meant(tool)
-        ]
         if self._searches:
-            yield from lowering.search(self._searches.popleft(), output, names)
+            yield from lowering.search(self._searches.popleft(), output, self._own(output))
+
+    def _own(self, output: ToolSearchOutput) -> Iterator[str]:
+        """The names of this server's own tools in it."""
+        for tool in output.tools:
+            runner = self._runners.get(str(tool.get("type")))
+            if runner is not None:
+                with suppress(InvalidRequest):  # which is told where it is offered
+                    yield from runner.meant(*codec.decode_tools((tool,), "tools"))
 
     def _answered(self, answer: Approval) -> Sequence[PromptItem]:
         asked = self.asked.pop(answer.approval_request_id, None)

@@ -4,7 +4,7 @@ Pure. A call of any kind becomes a FunctionCall by the name under which its tool
 FunctionCallOutput; what a model is told of an asynchronous call stands here too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeGuard, get_args
 
 from msgspec import UNSET, json, structs
@@ -73,7 +73,7 @@ def late(call: ClientCall, item: ClientOutput) -> Message:
     return Message(role="user", content=(InputText(text=text), *parts))
 
 
-def search(item: ToolSearchCall, found: ToolSearchOutput, names: Sequence[str]) -> Iterator[PromptItem]:
+def search(item: ToolSearchCall, found: ToolSearchOutput, names: Iterable[str]) -> Iterator[PromptItem]:
     """A search of this server's. `names` are those of its own tools among what was found."""
     call_id = f"call_{item.id}"
     arguments = clienttools.call_arguments(item)

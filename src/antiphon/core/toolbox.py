@@ -411,7 +411,7 @@ def wanted(choice: wire.ToolChoice) -> frozenset[str]:
     return frozenset(
         flat_name(tool.get("namespace", UNSET), str(tool.get("name", "")))
         for tool in named
-        if tool.get("type") in {"function", "custom"}
+        if str(tool.get("type")) in {"function", "custom"}
     )
 
 
