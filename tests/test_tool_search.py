@@ -212,14 +212,23 @@ async def test_a_namespace_that_is_allowed_may_be_called_once_it_is_found(stage:
     ]
 
 
+async def test_a_tool_of_the_servers_own_is_allowed_by_its_type(stage: Stage) -> None:
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": LOOKUP["type"]}, SEARCH]}
+    await stage.ask(searching(stage, "lookup"), OK, tools=[LOOKUP, SEARCH], tool_choice=allowed)
+
+    assert stage.model.prompts[-1].allowed == frozenset({"tool_search", "lookup"})
+
+
 @pytest.mark.parametrize(
     ("tools", "param"),
     [
         ([SEARCH, {**SEARCH, "execution": "client"}], "tools[1]"),
         ([WEATHER, {**SEARCH, "parameters": {"type": "object"}}], "tools[1].parameters"),
         ([WEATHER, SEARCH, function("tool_search")], "tools[1]"),
+        ([WEATHER, WEATHER, SEARCH], "tools[1].name"),
+        ([WEATHER, function("get_weather"), SEARCH], "tools[1].name"),
     ],
-    ids=["two searches", "parameters", "a name that is taken"],
+    ids=["two searches", "parameters", "a name that is taken", "two that wait", "one that waits and one that does not"],
 )
 async def test_a_search_that_cannot_be_is_refused(stage: Stage, tools: list[Any], param: str) -> None:
     answer = await create(stage.url, model="played", tools=tools)

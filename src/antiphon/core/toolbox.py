@@ -192,8 +192,7 @@ class _Packing:
         namespace = UNSET if group is None else group.name
         name = flat_name(namespace, tool.name)
         if tool.defer_loading is True and self._searching and not (declared.is_found or name in self._wanted):
-            self._deferred.append(Deferred(tool.name, _offer(tool, name), tool, group))
-            self.toolbox.params.setdefault(name, declared.param)
+            self._defer(Deferred(tool.name, _offer(tool, name), tool, group), declared)
             return False
         note = ""
         if group and is_first and group.description:
@@ -213,7 +212,7 @@ class _Packing:
         group = _hosted_group(runner, tool) if self._searches_here else None
         for offer in runner.offers(tool, self._brought):
             if group and offer.name not in self._wanted:
-                self._deferred.append(Deferred(offer.name, offer, tool, group))
+                self._defer(Deferred(offer.name, offer, tool, group), declared)
                 self._waiting[offer.name] = offer, Hosted(runner, tool)
             else:
                 self._add(offer, Hosted(runner, tool), declared)
@@ -225,17 +224,24 @@ class _Packing:
             if name in self._waiting:
                 self._add(*self._waiting[name], declared)
 
+    def _defer(self, deferred: Deferred, declared: Declared) -> None:
+        self._take_name(deferred.offer.name, declared)
+        self._deferred.append(deferred)
+
+    def _take_name(self, name: str, declared: Declared) -> None:
+        if name in self.toolbox.params and not (declared.is_found or name in self._found):
+            param = f"{declared.param}.name" if hasattr(declared.tool, "name") else declared.param
+            raise InvalidValue(f"Invalid '{param}': there is already a tool named '{name}'.", param=param)
+        self.toolbox.params[name] = declared.param
+
     def _add(self, offer: Offer, callee: Callee, declared: Declared) -> None:
         name = offer.name
         _check_name(name, f"{declared.param}.name")
-        if name in self.toolbox.offers and not (declared.is_found or name in self._found):
-            param = f"{declared.param}.name" if hasattr(declared.tool, "name") else declared.param
-            raise InvalidValue(f"Invalid '{param}': there is already a tool named '{name}'.", param=param)
+        self._take_name(name, declared)
         if declared.is_found:
             self._found.add(name)
         self.toolbox.offers[name] = offer
         self.toolbox.callees[name] = callee
-        self.toolbox.params[name] = declared.param
         if len(self.toolbox.offers) > self._tools_max:
             raise InvalidValue(f"Invalid 'tools': array too long. Expected at most {self._tools_max} tools.",
                                param="tools", code="array_above_max_length")  # fmt: skip
@@ -400,7 +406,12 @@ def choice(wanted: wire.ToolChoice, box: Toolbox, tools_max: int) -> Choice:
             raise InvalidRequest("Tool choice 'allowed_tools' must allow at least one tool.", param="tool_choice")
         return Choice(wanted.mode, names)
     named = {"type": _tag(wanted)} | ({"name": wanted.name} if hasattr(wanted, "name") else {})
-    return Choice(Named(_names(named, box)[0]), None)
+    meant = _names(named, box)
+    if not meant:
+        raise InvalidRequest(
+            f"Tool choice '{named['type']}' has yet to be found by 'tool_search'.", param="tool_choice"
+        )
+    return Choice(Named(meant[0]), None)
 
 
 def wanted(choice: wire.ToolChoice) -> frozenset[str]:
@@ -420,8 +431,6 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     kind, name, namespace = str(tool.get("type")), str(tool.get("name", "")), tool.get("namespace", UNSET)
     if kind == "namespace":
         found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
-        if not found and box.search and box.search.has(f"{name}__"):
-            return []  # they may be called once they are found
     elif kind in {"function", "custom"}:
         named = box.offers.get(flat_name(namespace, name))
         found = [named.name] if named and (named.parameters is INPUT_PARAMETERS) is (kind == "custom") else []
@@ -429,6 +438,8 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
         wanted = _COMPUTERS if kind == "computer_use" else {kind}
         found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]
         found += [offer for offer, hosted in box.hosted.items() if _tag(hosted.declaration) == kind]
+    if not found and box.search and box.search.waits(kind, name):
+        return []  # they may be called once they are found
     if not found:
         reason = f" ({box.omitted[kind] or 'this server cannot run it'})" if kind in box.omitted else ""
         what = f"{kind}' '{name}" if name else f"{kind}"

@@ -88,8 +88,12 @@ class Search:
             lines.append(f"- {group.name} ({counts[group.name]}){about}")
         return "\n".join(lines + ["- …"] * (len(groups) > GROUPS_MAX))
 
-    def has(self, prefix: str) -> bool:
-        return any(tool.offer.name.startswith(prefix) for tool in self.tools)
+    def waits(self, kind: str, name: str) -> bool:
+        """Whether what a choice means, which names no single tool, can be found."""
+        if kind == "namespace":
+            return any(tool.group is not None and tool.group.name == name for tool in self.tools)
+        kinds = {str(tool.declaration.__struct_config__.tag) for tool in self.tools} - {"function", "custom"}
+        return kind in kinds
 
     def lift(self, arguments: str) -> ToolSearchCall:
         """Raises ValueError for arguments that make no search."""
@@ -178,11 +182,11 @@ class Indexes:
 
     def __init__(self) -> None:
         self._key: list[tuple[str, str | None]] = []
-        self._index = Index(())
+        self._index: Index | None = None
 
     def of(self, tools: Sequence[Deferred]) -> Index:
         key = [(tool.offer.name, tool.offer.description) for tool in tools]
-        if key != self._key:
+        if self._index is None or key != self._key:
             self._key, self._index = key, Index(tools)
         return self._index
 
