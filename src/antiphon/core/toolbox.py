@@ -52,7 +52,8 @@ Callee: TypeAlias = Streamed | Gathered | Hosted | Search
 
 
 class Toolbox(Struct, frozen=True):
-    """`offers` are what the model is shown, by name; `callees` what becomes of calls; `params` where each was declared;
+    """`offers` are what the model is shown, by name; `callees` what becomes of calls; `params` where each was declared,
+    also those that wait to be found;
     `omitted` are hosted tools that this server cannot run, and what would have to be set."""
 
     offers: dict[str, Offer]
