@@ -326,7 +326,13 @@ async def test_what_comes_first_is_done_once_and_then_its_tools_are_there(script
     assert prompt.tool_choice == Named("scripted")
 
 
-@pytest.mark.parametrize("name", ["saying", "speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("saying", "speaking", "refusing", "spoken", "a tool runs", "a tool ran and it spoke"),
+        "a repeatable tool runs beside one that may not",
+    ],
+)
 async def test_what_cannot_be_taken_back_or_done_again_fails(scripted: Settings, name: str) -> None:
     response_id = await left(scripted, *PASTS[name], tools=[TOOL])
     response, turns, _ = await taken_over(scripted, response_id, ANSWER)
