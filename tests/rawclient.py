@@ -27,7 +27,7 @@ from antiphon.engine.catalog import Catalog
 from antiphon.engine.engine import Engine
 from antiphon.engine.files import Files
 from antiphon.engine.keys import Keys
-from antiphon.engine.run import World
+from antiphon.engine.world import World
 from antiphon.errors import ApiError
 from antiphon.net.fetch import Fetcher
 from antiphon.sealing import Seal

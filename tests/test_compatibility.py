@@ -18,11 +18,12 @@ from openai.types.responses import response_create_params, response_includable, 
 from pydantic import TypeAdapter
 
 from antiphon import errors
-from antiphon.config import PromptTemplate, StaticKey
+from antiphon.config import McpServer, McpSettings, PromptTemplate, StaticKey
 from antiphon.wire import events, items
 from antiphon.wire.response import Response
 from tests.compatibility import PAGE, SHOWN, Entry, Object, Probe, See, State, load, merged, render, shown
 from tests.conftest import changed, serve
+from tests.mcpserver import Remote
 from tests.rawclient import Answer, ask, parsed, scripted_in
 from tests.test_api_requests import mutants
 from tests.test_schema import fields
@@ -53,12 +54,15 @@ def whole(surface: str, *states: State) -> set[str]:
 async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Urls]:
     greeting = PromptTemplate(id="greeting", instructions="Greet {{name}}.")
     settings = structs.replace(scripted_in(tmp_path_factory.mktemp("compatibility")), prompts=(greeting,))
-    kinds = {
-        "open": settings,
-        "keys": changed(settings, auth={"keys": (StaticKey(key=KEY),)}),
-        "strict": changed(settings, server={"strict": True}, limits={"image_bytes_max": 64}),
-    }
     async with AsyncExitStack() as stack:
+        docs = await stack.enter_async_context(Remote().serving())
+        servers = (McpServer(label="docs", url=docs.url), McpServer(label="gone", url="http://127.0.0.1:9/"))
+        settings = changed(settings, tools={"mcp": McpSettings(servers=servers)})
+        kinds = {
+            "open": settings,
+            "keys": changed(settings, auth={"keys": (StaticKey(key=KEY),)}),
+            "strict": changed(settings, server={"strict": True}, limits={"image_bytes_max": 64}),
+        }
         yield {name: await stack.enter_async_context(serve(one)) for name, one in kinds.items()}
 
 

@@ -194,7 +194,7 @@ class Asks(ScriptedTool):
     def first(self, declaration: Declaration, brought: Sequence[Item], approved: Sequence[Any]) -> Sequence[HostedCall]:
         return () if brought else [McpListTools(server_label="here")]
 
-    def begin(self, name: str, arguments: str, declaration: Declaration) -> Any:
+    def begin(self, name: str, arguments: str, declaration: Declaration, brought: Sequence[Item] = ()) -> Any:
         if "ask" in arguments:
             return McpApprovalRequest(arguments=arguments, name=name, server_label="here")
         return super().begin(name, arguments, declaration)

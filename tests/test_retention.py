@@ -22,7 +22,7 @@ from antiphon.core.ports import Store
 from antiphon.core.retention import Pruning
 from antiphon.engine.background import PAGE_EVENTS, Background
 from antiphon.engine.retention import DAY_S, HOUR_S, Sweeper
-from antiphon.engine.run import World
+from antiphon.engine.world import World
 from antiphon.errors import StreamExpired, Unavailable
 from antiphon.sealing import Seal
 from antiphon.stores import postgres_connection, postgres_schema, sql

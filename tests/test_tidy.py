@@ -28,6 +28,8 @@ UNTYPED_OBJECTS = {
     "src/antiphon/core/prompt.py": "a function's parameters are JSON Schema",
     "src/antiphon/models/chatbody.py": "what an upstream is sent is nobody's declared type",
     "src/antiphon/models/responsesbody.py": "what an upstream is sent is nobody's declared type",
+    "src/antiphon/tools/mcp.py": "the arguments of a call, which only its server can judge",
+    "src/antiphon/tools/mcp_speech.py": "the arguments of a call, which only its server can judge",
     "src/antiphon/wire/codec.py": "raw JSON, before it is normalised and converted",
     "src/antiphon/wire/tolerance.py": "raw JSON, before its types are checked",
     "src/antiphon/wire/tools.py": "a function's parameters are JSON Schema",

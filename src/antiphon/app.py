@@ -34,8 +34,8 @@ from antiphon.engine.files import Files
 from antiphon.engine.inputs import Inputs
 from antiphon.engine.keys import Keys
 from antiphon.engine.retention import Sweeper
-from antiphon.engine.run import World
 from antiphon.engine.sources import Sources
+from antiphon.engine.world import World
 from antiphon.errors import InvalidRequest, SettingsError
 from antiphon.listener import BACKLOG, address, listen
 from antiphon.models.shared import SharedEngine

@@ -309,11 +309,47 @@ class ScriptedToolSettings(Section, frozen=True, kw_only=True):
     enabled: bool = False
 
 
+class McpServer(Section, frozen=True, kw_only=True):
+    """An MCP server that requests use by its label: at a `url`, or a `command` that speaks MCP on stdin and stdout."""
+
+    label: Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}\Z")]
+    url: str = ""
+    """Not held against `[fetch]`: whoever writes the settings may."""
+    transport: Literal["http", "sse"] = "http"
+    """Of a `url`: streamable HTTP (with SSE where a server refuses that), or the older SSE at once."""
+    command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    """Names of this server's environment variables that the command may see, beside PATH, HOME and the like."""
+    key: str = ""
+    """Sent as a bearer token."""
+    key_env: str = ""
+
+
+class McpSettings(Section, frozen=True, kw_only=True):
+    enabled: bool = True
+    addresses: bool = True
+    """Requests may name servers by their address, as far as `[fetch]` lets it be reached."""
+    servers: tuple[McpServer, ...] = ()
+    connections_max: Positive = 64
+    """Open at once: one for each project, server and login."""
+    idle_s: Seconds = 300.0
+    """How long a connection that nobody uses stays open."""
+    connect_timeout_s: Seconds = 20.0
+    """For a connection and its handshake; of a command, its start."""
+    listing_s: Seconds = 300.0
+    """How long a list of tools is good, unless its server says so."""
+    answer_bytes_max: Positive = 4 * 1024 * 1024
+    """One answer, or one event, of a server."""
+    output_chars_max: Positive = 400_000
+    """Of a call's output: more is cut, and the model is told so."""
+
+
 class Tools(Section, frozen=True, kw_only=True):
     scripted: ScriptedToolSettings = ScriptedToolSettings()
     plugins: dict[str, dict[str, Any]] = {}
     """Tools of other packages, by the names of their entry points. Each is on that has a table here, which is its own,
     and may be empty. docs/plug-ins.md shows how one is written."""
+    mcp: McpSettings = McpSettings()
 
 
 class Console(Section, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@
     │   │   ├── ModelNotFound · ContextLengthExceeded · InvalidEncryptedContent · NotStreamable
     │   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405
     │   ├── RequestTimeout 408 · RequestUnderWay 409 · BodyTooLarge 413 · UnsupportedMediaType 415
+    │   ├── DependencyFailed 424
     │   ├── TooManyRequests 429 · QueueFull 429
     │   └── ServerError 500 · StorageError 500 · ModelError 502 (upstream, worker) · Unavailable 503
     └── SettingsError                 the server cannot start so: shown on the terminal
@@ -202,6 +203,14 @@ class UnsupportedMediaType(ApiError):
 
     status = 415
     type = "invalid_request_error"
+
+
+class DependencyFailed(ApiError):
+    """A server that the request names failed."""
+
+    status = 424
+    type = "external_connector_error"
+    code = "http_error"
 
 
 class TooManyRequests(ApiError):

@@ -26,11 +26,8 @@ def filled(tree: Tree, environ: Mapping[str, str]) -> Tree:
         known["models"] = [_with_key(m, f"models[{i}]", environ) for i, m in enumerate(models)]
     if isinstance(server := tree.get("server"), dict):
         known["server"] = _with_key(server, "server", environ, "secret")
-    tools = known.get("tools")
-    plugins = tools.get("plugins") if isinstance(tools, dict) else None
-    if isinstance(tools, dict) and isinstance(plugins, dict):
-        tables = {name: _with_key(table, f"tools.plugins.{name}", environ) for name, table in plugins.items()}
-        known["tools"] = tools | {"plugins": tables}
+    if isinstance(tools := tree.get("tools"), dict):
+        known["tools"] = _tools(tools, environ)
     for name in ("auth", "sealing"):
         table = tree.get(name)
         if isinstance(table, dict) and isinstance(table.get("keys"), list):
@@ -41,6 +38,17 @@ def filled(tree: Tree, environ: Mapping[str, str]) -> Tree:
                     raise SettingsError(f"{name}.keys[{index}]: give it a key, or better key_env")
             if name == "sealing":
                 _check_sealing(keys)
+    return known
+
+
+def _tools(tools: Tree, environ: Mapping[str, str]) -> Tree:
+    known = dict(tools)
+    if isinstance(plugins := tools.get("plugins"), dict):
+        known["plugins"] = {name: _with_key(one, f"tools.plugins.{name}", environ) for name, one in plugins.items()}
+    mcp = tools.get("mcp")
+    if isinstance(mcp, dict) and isinstance(servers := mcp.get("servers"), list):
+        named = [_with_key(one, f"tools.mcp.servers[{i}]", environ) for i, one in enumerate(servers)]
+        known["mcp"] = mcp | {"servers": named}
     return known
 
 

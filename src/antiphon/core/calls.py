@@ -68,8 +68,9 @@ class GatheredCall:
             if isinstance(self.callee, Search):
                 return HostedRequest(self.name, arguments, self.callee, self.callee.lift(arguments))
             if isinstance(self.callee, Hosted):
-                begun = self.callee.tool.begin(self.name, arguments, self.callee.declaration)
-                return HostedRequest(self.name, arguments, self.callee, begun)
+                callee = self.callee
+                begun = callee.tool.begin(self.name, arguments, callee.declaration, callee.brought)
+                return HostedRequest(self.name, arguments, callee, begun)
             assert isinstance(self.callee, Gathered)
             item = self.callee.lift(self.call_id, arguments)
         except ValueError as error:

@@ -97,9 +97,15 @@ HOSTED_TEXTS: dict[type, CallKind] = {McpCall: CallKind("arguments", ev.McpArgum
 """The text of a hosted call that is told by events of its own."""
 
 
+UNFINISHED = "It was not finished."
+"""How an item without a status tells that."""
+
+
 def in_status(item: HostedT, status: str) -> HostedT:
     """The item in that status, where items of its kind have one."""
-    return structs.replace(item, status=status) if hasattr(item, "status") else item
+    if hasattr(item, "status"):
+        return structs.replace(item, status=status)
+    return structs.replace(item, error=UNFINISHED) if status == "incomplete" else item
 
 
 EMPTY: dict[type, OutputItem] = {

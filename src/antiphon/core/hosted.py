@@ -93,6 +93,10 @@ class Tool(Protocol):
         """The names that such a declaration tells of."""
         return ()
 
+    def offer_name(self, declaration: Any, name: str) -> str:
+        """Under which name the model is shown what `tool_choice` calls so."""
+        return name
+
     def first(self, declaration: Any, brought: Sequence[Item], approved: Sequence[Answered]) -> Sequence[HostedCall]:
         """Items, in progress, of what must be done before the model is asked. Each is run."""
         return ()
@@ -101,7 +105,7 @@ class Tool(Protocol):
         """Whether that is a call of this declaration, and not of another one of the same tool."""
         return True
 
-    def begin(self, name: str, arguments: str, declaration: Any) -> HostedCall | Asking:
+    def begin(self, name: str, arguments: str, declaration: Any, brought: Sequence[Item]) -> HostedCall | Asking:
         """The item, in progress, that records a call of the model's; its id is the builder's to give. One that asks
         ends the response. Raises ValueError, with what the model is told, for arguments that make no call."""
         ...

@@ -6,13 +6,13 @@ from typing import NamedTuple
 from msgspec import Struct, field, structs
 
 from antiphon.core import toolbox
-from antiphon.core.hosted import Answered, Tool, runner_of
+from antiphon.core.hosted import Answered, Tool
 from antiphon.core.toolbox import Choice, Declared, Hosted, Toolbox
 from antiphon.core.toolsearch import Indexes
 from antiphon.errors import InvalidRequest, ServerError
 from antiphon.wire import codec
 from antiphon.wire.items import AdditionalTools, HostedCall, Item, Opening, ToolSearchOutput
-from antiphon.wire.tools import ServerTool, ToolChoice
+from antiphon.wire.tools import ToolChoice
 
 
 class First(NamedTuple):
@@ -64,22 +64,20 @@ class Kit(Struct, frozen=True, kw_only=True):
             approved=tuple(one for one in self.approved if one.asked.id not in made),
         )
 
-    def whose(self, item: HostedCall) -> Hosted:
+    def whose(self, item: HostedCall, box: Toolbox) -> Hosted:
         """Who made that call, and can make it again. Raises ServerError where the request does not declare it."""
-        for one in self.declared:
-            runner = runner_of(one.tool, self.runners) if isinstance(one.tool, ServerTool) else None
-            if runner and str(item.__struct_config__.tag) in runner.records and runner.is_of(item, one.tool):
-                return Hosted(runner, one.tool)
+        for hosted in box.runs:
+            if str(item.__struct_config__.tag) in hosted.tool.records and hosted.tool.is_of(item, hosted.declaration):
+                return hosted
         raise ServerError("The server stopped while a tool was running that it no longer has.")
 
-    def firsts(self) -> tuple[First, ...]:
+    def firsts(self, box: Toolbox) -> tuple[First, ...]:
         """Raises InvalidRequest for an approved call whose tool is not declared."""
-        firsts: list[First] = []
-        for one in self.declared:
-            runner = runner_of(one.tool, self.runners) if isinstance(one.tool, ServerTool) else None
-            if runner is not None:
-                hosted = Hosted(runner, one.tool)
-                firsts += [First(hosted, item) for item in runner.first(one.tool, self.brought, self.approved)]
+        firsts = [
+            First(hosted, item)
+            for hosted in box.runs
+            for item in hosted.tool.first(hosted.declaration, self.brought, self.approved)
+        ]
         made = {getattr(first.item, "approval_request_id", None) for first in firsts}
         for call in self.approved:
             if call.asked.id not in made:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from antiphon.core import lowering, parts
+from antiphon.core import lowering, parts, secrets
 from antiphon.core import usage as counting
 from antiphon.core.calls import Refused
 from antiphon.core.context import Bringing, Context, empty, grown, require_outputs
@@ -32,7 +32,7 @@ from antiphon.wire.items import (
 )
 from antiphon.wire.request import ContextManagement, CreateResponse
 from antiphon.wire.response import InputTransformation, PromptCacheOptions, ReasoningConfig, Response, TextConfig
-from antiphon.wire.tools import DECLARED_MAX, FunctionTool, Unserved
+from antiphon.wire.tools import DECLARED_MAX, FunctionTool, ServerTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
 
@@ -103,6 +103,7 @@ def entered(
 ) -> tuple[Item, ...]:
     """Items of a request as they stand in a conversation, behind `before`. `param` is what they are called there."""
     parts.check(items, param)
+    secrets.check(items, param)
     found = [
         _resolved(item, referenced, param, place) if isinstance(item, ItemReference | CompactionTrigger) else item
         for place, item in enumerate(items)
@@ -154,7 +155,7 @@ def make(
     if box.omitted and strict:
         kind, reason = next(iter(box.omitted.items()))
         raise UnsupportedParameter(reason or f"The tool '{kind}' is not enabled on this server.", param="tools")
-    choice = NOT_YET if kit.firsts() else kit.chosen(box)
+    choice = _choice(kit, box)
     response = _skeleton(request, model, new_id("resp"), now)
     if withheld := _withheld(request, model, before, context):
         response = structs.replace(response, input_transformations=withheld)
@@ -321,10 +322,10 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
 
 
 def _echoed(tool: Declaration) -> Declaration:
-    """The tool with its defaults filled in: strict is false here unless asked for."""
+    """The tool with its defaults filled in (strict is false here unless asked for), and without what is secret."""
     if isinstance(tool, FunctionTool) and tool.strict is None:
         return structs.replace(tool, strict=False)
-    return tool
+    return tool.shown() if isinstance(tool, ServerTool) else tool
 
 
 def _echoed_format(wanted: Format | None) -> Format:
@@ -396,9 +397,13 @@ NOT_YET = Choice("auto", None)
 def equipped(prompt: Prompt, kit: Kit, box: Toolbox, *, chooses: bool) -> Prompt:
     """The prompt with the tools that are known now. `chooses`: the choice among them has yet to be made. Raises
     InvalidRequest when it names none of them."""
-    choice = kit.chosen(box)
+    choice = _choice(kit, box)
     must = choice.must if chooses else prompt.tool_choice
     return structs.replace(prompt, tools=tuple(box.offers.values()), tool_choice=must, allowed=choice.allowed)
+
+
+def _choice(kit: Kit, box: Toolbox) -> Choice:
+    return NOT_YET if kit.firsts(box) else kit.chosen(box)
 
 
 def told(prompt: Prompt, items: Sequence[Item], runners: Mapping[str, Tool]) -> Prompt:

@@ -46,6 +46,8 @@ class Hosted(Struct, frozen=True):
 
     tool: Tool
     declaration: Any
+    brought: Sequence[Item] = ()
+    """The items of the conversation that bring tools."""
 
 
 Callee: TypeAlias = Streamed | Gathered | Hosted | Search
@@ -60,6 +62,8 @@ class Toolbox(Struct, frozen=True):
     callees: dict[str, Callee]
     params: dict[str, str]
     omitted: dict[str, str]
+    runs: list[Hosted]
+    """The declarations that this server serves, also those of which nothing is offered yet."""
 
     @property
     def hosted(self) -> dict[str, Hosted]:
@@ -141,7 +145,8 @@ class _Packing:
         """Of these, what the server runs, by name."""
         self._omitted: dict[str, str] = {}
         self._found: set[str] = set()
-        self.toolbox = Toolbox({}, {}, {}, self._omitted)
+        self._distinct: set[tuple[str, str]] = set()
+        self.toolbox = Toolbox({}, {}, {}, self._omitted, [])
 
     def pack(self, declared: Declared) -> None:
         tool = declared.tool
@@ -210,13 +215,30 @@ class _Packing:
                 raise UnsupportedParameter(reason, param=f"{declared.param}.type")
             self._omitted[kind] = reason
             return
+        _check_callers(tool, declared.param)
+        if self._is_known(tool, declared):
+            return
+        hosted = Hosted(runner, tool, self._brought)
+        self.toolbox.runs.append(hosted)
         group = _hosted_group(runner, tool) if self._searches_here else None
         for offer in runner.offers(tool, self._brought):
             if group and offer.name not in self._wanted:
                 self._defer(Deferred(offer.name, offer, tool, group), declared)
-                self._waiting[offer.name] = offer, Hosted(runner, tool)
+                self._waiting[offer.name] = offer, hosted
             else:
-                self._add(offer, Hosted(runner, tool), declared)
+                self._add(offer, hosted, declared)
+
+    def _is_known(self, tool: wire.ServerTool, declared: Declared) -> bool:
+        """Whether one of its name is there already, to which one that an item brings gives way."""
+        if not tool.NAMED_BY:
+            return False
+        key = (_tag(tool), getattr(tool, tool.NAMED_BY))
+        if key in self._distinct and not declared.is_found:
+            param = f"{declared.param}.{tool.NAMED_BY}"
+            raise InvalidValue(f"Invalid '{param}': another tool of the request has it, too.", param=param)
+        is_known = key in self._distinct
+        self._distinct.add(key)
+        return is_known
 
     def _add_meant(self, found: wire.ServerTool, declared: Declared) -> None:
         """What was found of that which the server runs, if the request declares it still."""
@@ -406,12 +428,11 @@ def choice(wanted: wire.ToolChoice, box: Toolbox, tools_max: int) -> Choice:
         if not names:
             raise InvalidRequest("Tool choice 'allowed_tools' must allow at least one tool.", param="tool_choice")
         return Choice(wanted.mode, names)
-    named = {"type": _tag(wanted)} | ({"name": wanted.name} if hasattr(wanted, "name") else {})
-    meant = _names(named, box)
+    meant = _names({"type": _tag(wanted)} | structs.asdict(wanted), box)
     if not meant:
-        raise InvalidRequest(
-            f"Tool choice '{named['type']}' has yet to be found by 'tool_search'.", param="tool_choice"
-        )
+        raise InvalidRequest(f"Tool choice '{_tag(wanted)}' has yet to be found by 'tool_search'.", param="tool_choice")
+    if len(meant) > 1 and meant[0] in box.hosted:
+        return Choice("required", frozenset(meant))
     return Choice(Named(meant[0]), None)
 
 
@@ -429,7 +450,7 @@ def wanted(choice: wire.ToolChoice) -> frozenset[str]:
 
 def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     """The offers that a reference to a tool means."""
-    kind, name, namespace = str(tool.get("type")), str(tool.get("name", "")), tool.get("namespace", UNSET)
+    kind, name, namespace = str(tool.get("type")), str(tool.get("name") or ""), tool.get("namespace", UNSET)
     if kind == "namespace":
         found = [offer for offer in box.offers if offer.startswith(f"{name}__")]
     elif kind in {"function", "custom"}:
@@ -438,7 +459,7 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
     else:
         wanted = _COMPUTERS if kind == "computer_use" else {kind}
         found = [offer for offer in box.offers if offer in wanted and not isinstance(box.callees[offer], Streamed)]
-        found += [offer for offer, hosted in box.hosted.items() if _tag(hosted.declaration) == kind]
+        found += [offer for offer, hosted in box.hosted.items() if _is_meant(offer, hosted, tool, kind, name)]
     if not found and box.search and box.search.waits(kind, name):
         return []  # they may be called once they are found
     if not found:
@@ -446,6 +467,17 @@ def _names(tool: Mapping[str, Any], box: Toolbox) -> list[str]:
         what = f"{kind}' '{name}" if name else f"{kind}"
         raise InvalidRequest(f"Tool choice '{what}' not found in 'tools' parameter{reason}.", param="tool_choice")
     return found
+
+
+def _is_meant(offer: str, hosted: Hosted, tool: Mapping[str, Any], kind: str, name: str) -> bool:
+    declaration = hosted.declaration
+    if _tag(declaration) != kind:
+        return False
+    by = declaration.NAMED_BY
+    if not by:
+        return True
+    named = not name or hosted.tool.offer_name(declaration, name) == offer
+    return named and tool.get(by) == getattr(declaration, by)
 
 
 _COMPUTERS = {clienttools.COMPUTER.name, clienttools.COMPUTER_PREVIEW.name}

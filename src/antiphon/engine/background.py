@@ -20,8 +20,9 @@ from antiphon.core.plan import Plan
 from antiphon.core.ports import Model
 from antiphon.core.runs import Claimed, Lease, NewRun, Ticket
 from antiphon.engine.journal import Journal
-from antiphon.engine.run import Checks, Run, World, wire_error
+from antiphon.engine.run import Checks, Run, wire_error
 from antiphon.engine.signals import Key, Signals
+from antiphon.engine.world import World
 from antiphon.errors import (
     ApiError,
     NotStreamable,

@@ -2,7 +2,7 @@
 
 from antiphon.core import plan as planning
 from antiphon.core.ports import Order, Page
-from antiphon.engine.run import World
+from antiphon.engine.world import World
 from antiphon.wire import codec
 from antiphon.wire.conversation import AddItems, Conversation, CreateConversation, UpdateConversation
 from antiphon.wire.items import ID_PREFIXES, AdditionalTools, InputItem, Item, ToolSearchOutput

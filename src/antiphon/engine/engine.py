@@ -34,8 +34,9 @@ from antiphon.engine.locks import Locks
 from antiphon.engine.overview import Overviews
 from antiphon.engine.prepare import Preparation, unfinished
 from antiphon.engine.repeats import Repeats
-from antiphon.engine.run import Checks, Run, World
+from antiphon.engine.run import Checks, Run
 from antiphon.engine.window import Window
+from antiphon.engine.world import World
 from antiphon.errors import ApiError, InvalidRequest, NotFound, TooManyRequests, Unavailable
 from antiphon.wire.events import Event
 from antiphon.wire.formats import JsonSchemaFormat
@@ -185,7 +186,7 @@ class Engine:
         if lock is not None:
             await self._locks.take(lock, plan.version)
         try:
-            await self._background.add(project, plan, self._preparation.lasting(request))
+            await self._background.add(project, plan, self._preparation.lasting(project, request))
         except ApiError:
             if lock is not None:
                 await self._world.store.conversations.release(lock)

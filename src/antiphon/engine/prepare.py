@@ -14,7 +14,7 @@ from antiphon.core.templates import Template
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.contexts import Contexts, Key
 from antiphon.engine.inputs import Find, Inputs, Mind, Shown
-from antiphon.engine.run import World
+from antiphon.engine.world import World
 from antiphon.errors import InvalidRequest, ModelNotFound, MutuallyExclusive, NotFound, PreviousResponseNotFound
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
@@ -52,17 +52,19 @@ class Preparation:
         plan = self._made(request, before, given, shown, compacts_now=compacts_now)
         return structs.replace(plan, version=version) if request.conversation else plan
 
-    def lasting(self, request: CreateResponse) -> CreateResponse:
+    def lasting(self, project: str, request: CreateResponse) -> CreateResponse:
         """What is stored of a request that may be carried out again, beside its items. Settings may change meanwhile,
-        so its template is filled in."""
+        so its template is filled in. What is secret in it is sealed."""
         trigger = request.input[-1:] if request.input and compaction.triggered(request)[1] else ()
-        return structs.replace(templates.applied(request, self._prompts), input=trigger)
+        tools = self._world.sealed_tools(project, request.tools)
+        return structs.replace(templates.applied(request, self._prompts), input=trigger, tools=tools)
 
     async def again(self, claimed: Claimed) -> Plan:
         """The plan of a background response that is stored. Raises an ApiError when it can no longer be made."""
         project, response, given = claimed.ticket.project, claimed.response, claimed.given
         assert claimed.request is not None
         request, compacts_now = compaction.triggered(claimed.request)
+        request = structs.replace(request, tools=self._world.opened_tools(project, request.tools))
         find = partial(self._mind, response.model)
         if response.conversation:
             before, version = await self._in_conversation(project, response.conversation.id, find)

@@ -9,84 +9,34 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType, json, structs
 
-from antiphon.config import Limits
 from antiphon.core import compaction
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
 from antiphon.core.builder import Builder
 from antiphon.core.calls import Calls, HostedRequest, Refused
-from antiphon.core.compaction import Compactions, Kept
+from antiphon.core.compaction import Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
-from antiphon.core.hosted import Tool
-from antiphon.core.ids import Clock, NewId
 from antiphon.core.lowering import is_async, text_of
 from antiphon.core.past import NOTHING_YET
 from antiphon.core.plan import Plan
-from antiphon.core.ports import Lock, Model, Store, TextCheck
+from antiphon.core.ports import Lock, Model, TextCheck
 from antiphon.core.prompt import Prompt
-from antiphon.core.thoughts import Thoughts
 from antiphon.engine import compaction as compacting
 from antiphon.engine.errands import Errands
 from antiphon.engine.journal import Journal, Left
 from antiphon.engine.log import EventLog
-from antiphon.engine.meter import Meter
 from antiphon.engine.wholly import wholly
 from antiphon.engine.window import Window
+from antiphon.engine.world import World
 from antiphon.errors import ApiError, ModelError, ServerError, StorageError
 from antiphon.observe import log as logger
-from antiphon.sealing import Seal
 from antiphon.wire.events import Terminal
-from antiphon.wire.items import (
-    Asking,
-    Compaction,
-    HostedCall,
-    InputItem,
-    Item,
-    Opening,
-    Reasoning,
-    ToolSearchOutput,
-)
+from antiphon.wire.items import Asking, Compaction, HostedCall, Item, Opening, Reasoning, ToolSearchOutput
 from antiphon.wire.response import Response, ResponseError, ServiceTier, Usage
 
 CHECKED_HERE_CHARS = 16_000
 """A text this long is checked in well under a millisecond; a longer one in a thread, so that no other run waits."""
-SEALABLE = frozenset({Reasoning, Compaction})
 Ending = Literal["completed", "incomplete", "cancelled", "failed"]
-
-
-class World:
-    """What every run of a server shares."""
-
-    def __init__(
-        self, store: Store, tools: Mapping[str, Tool], limits: Limits, new_id: NewId, clock: Clock, seal: Seal
-    ) -> None:
-        self.store = store
-        self.tools = tools
-        self.limits = limits
-        self.new_id = new_id
-        self.clock = clock
-        self._seal = seal
-        self.meter = Meter(store.rollups, new_id, store.runs.waiting)
-
-    def thoughts(self, project: str) -> Thoughts:
-        return Thoughts(partial(self._seal.seal, project, "reasoning"), partial(self._seal.open, project, "reasoning"))
-
-    def compactions(self, project: str) -> Compactions:
-        return Compactions(
-            partial(self._seal.seal, project, "compaction"), partial(self._seal.open, project, "compaction")
-        )
-
-    def restored(self, project: str, items: Sequence[InputItem], param: str) -> tuple[InputItem, ...]:
-        """A request's items, with what is sealed in them as it was when it was sealed."""
-        if not any(type(item) in SEALABLE for item in items):
-            return tuple(items)
-        return self.compactions(project).restored(self.thoughts(project).restored(items, param), param)
-
-    def opened(self, project: str, items: Sequence[Item], param: str) -> Sequence[Item]:
-        """The items as a model may be told of them. Raises InvalidEncryptedContent for what is not ours."""
-        if not any(type(item) in SEALABLE for item in items):
-            return items
-        return self.compactions(project).shown(self.thoughts(project).shown(items), param)
 
 
 class Checks(NamedTuple):
@@ -129,7 +79,7 @@ class Run:
             seal=partial(_sealed, world, project, plan),  # nothing of this run's: a cycle would be the collector's work
             past=journal.past if journal else NOTHING_YET,
         )
-        self._kit = plan.kit
+        self._kit, self._box = plan.kit, plan.box
         self._journal = journal
         self._checks = checks
         self._usages: list[Usage] = []
@@ -246,11 +196,12 @@ class Run:
         self._builder.abandon(keeps=[index for index, _ in running])
         self._publish()
         if running:  # whether they may be made again has been asked before
-            await self._errands().run([(index, self._kit.whose(item)) for index, item in running])
+            await self._errands().run([(index, self._kit.whose(item, self._box)) for index, item in running])
         added = self.response.output[: past.settled]
         told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
         self._hosted = sum(map(_is_counted, added))
         if told and all(map(_is_first, told)):
+            self._has_grown(told)
             return self._opened(prompt, told)
         said = counting.Said()
         said.text = len(json.encode([item for item in self.response.output if not isinstance(item, Opening)]))
@@ -269,8 +220,11 @@ class Run:
         said = counting.Said()
         said.text = len(json.encode(before)) if before else 0
         self._count(Finish("stop"), prompt, said)
-        is_first = all(map(_is_first, before))
-        prompt = self._opened(prompt, before) if before and is_first else self._next(prompt, before, ())
+        if before and all(map(_is_first, before)):
+            self._has_grown(before)
+            prompt = self._opened(prompt, before)
+        else:
+            prompt = self._next(prompt, before, ())
         resumed = structs.replace(prompt, prefix=begun)
         spent = max(0, (await self._model.count(resumed)).tokens - (await self._model.count(prompt)).tokens)
         self._usages.append(Usage(input_tokens=0, output_tokens=spent, total_tokens=spent))
@@ -313,14 +267,21 @@ class Run:
         prompt = planning.extended(prompt, shown, refused, world.tools, world.new_id, spent)
         return self._equipped(prompt, added)
 
-    def _equipped(self, prompt: Prompt, added: Sequence[Item], *, chooses: bool = False) -> Prompt:
+    def _equipped(self, prompt: Prompt, added: Sequence[Item]) -> Prompt:
         """With the tools that came up on the way."""
+        return self._chosen(prompt, chooses=False) if self._has_grown(added) else prompt
+
+    def _has_grown(self, added: Sequence[Item]) -> bool:
+        """Whether these items bring tools."""
         kit = self._kit.grown(added)
         if kit is self._kit:
-            return prompt
-        self._kit, box = kit, kit.box()
-        prompt = planning.equipped(prompt, kit, box, chooses=chooses)
-        self._builder.equip(box.callees, prompt.allowed)
+            return False
+        self._kit, self._box = kit, kit.box()
+        return True
+
+    def _chosen(self, prompt: Prompt, *, chooses: bool) -> Prompt:
+        prompt = planning.equipped(prompt, self._kit, self._box, chooses=chooses)
+        self._builder.equip(self._box.callees, prompt.allowed)
         return prompt
 
     def _count_repair(self, calls: Calls) -> None:
@@ -392,20 +353,22 @@ class Run:
 
     async def _open(self, prompt: Prompt) -> Prompt:
         """Does what tools have to do before the model is asked."""
-        firsts = self._kit.firsts()
-        if not firsts:
+        if not self._kit.firsts(self._box):
             return prompt
         before = len(self.response.output)
-        for kind in (True, False):  # calls may need what a server has listed
+        for kind in (True, False):  # which calls may be made depends on what a server has listed
+            place = len(self.response.output)
+            firsts = self._kit.firsts(self._box)
             await self._errands().begin(one for one in firsts if isinstance(one.item, Opening) is kind)
+            self._has_grown(self.response.output[place:])
         added = self.response.output[before:]
         self._hosted += sum(map(_is_counted, added))
         return self._opened(prompt, added)
 
     def _opened(self, prompt: Prompt, added: Sequence[Item]) -> Prompt:
         """With what came before the first turn: now it is known what there is to choose from."""
-        prompt = planning.told(prompt, self._world.opened(self.project, added, "input"), self._world.tools)
-        return self._equipped(prompt, added, chooses=True)
+        shown = self._world.opened(self.project, added, "input")
+        return self._chosen(planning.told(prompt, shown, self._world.tools), chooses=True)
 
     def _errands(self) -> Errands:
         return Errands(self.project, self._builder, self.log, self._journal, self._world.limits.tool_timeout_s)

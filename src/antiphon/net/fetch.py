@@ -91,6 +91,13 @@ class Fetcher:
             refused = Refused("download", f"it took longer than {self._settings.timeout_s:g} s")
         raise InvalidRequest(f"Could not fetch '{param}': {refused}.", param=param, code=getattr(codes, refused.kind))
 
+    async def reach(self, target: Target) -> Sequence[str]:
+        """Numeric addresses, for who speaks to a server in another way. Whoever connects to one of them, and to nothing
+        else, stays within the rules. Raises Refused."""
+        if not self._settings.enabled:
+            raise Refused("address", "this server fetches no addresses")
+        return [str(address) for address in await self._permitted(target)]
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -116,7 +123,7 @@ class Fetcher:
                 target.port,
                 address=str(address),
                 headers={"Accept": ", ".join(kinds), "Accept-Encoding": "identity", "User-Agent": "antiphon"},
-                tls=self._tls if target.scheme == "https" else None,
+                tls=self.tls if target.scheme == "https" else None,
                 connect_timeout_s=self._settings.connect_timeout_s,
                 silence_timeout_s=self._settings.silence_timeout_s,
                 reuse=False,
@@ -157,7 +164,7 @@ class Fetcher:
             raise Refused("address", UNREACHABLE) from None
 
     @cached_property
-    def _tls(self) -> ssl.SSLContext:
+    def tls(self) -> ssl.SSLContext:
         """Made when it is first needed: the authorities take a while to read."""
         return self._given_tls or ssl.create_default_context()
 

@@ -90,14 +90,19 @@ class Client:
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
 
-    async def request(self, method: str, path: str, body: bytes = b"") -> "Answer":
-        """The answer, once its head is there. Raises a Fault."""
-        head = b"%s %s HTTP/1.1\r\n%s" % (method.encode(), path.encode("ascii"), self._head)
+    async def request(
+        self, method: str, path: str, body: bytes = b"", headers: bytes = b"", *, may_repeat: bool = True
+    ) -> "Answer":
+        """The answer, once its head is there. `headers` are further lines, each with its end. A request that may not be
+        repeated fails when a connection breaks that was used before: perhaps it has arrived. Raises a Fault."""
+        head = b"%s %s HTTP/1.1\r\n%s%s" % (method.encode(), path.encode("ascii"), self._head, headers)
         message = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body) if body else head + b"\r\n"
         while (connection := self._take_idle()) is not None:
             try:
                 return await self._ask(connection, message)
             except Broken:
+                if not may_repeat:
+                    raise
                 continue  # the server closed it between two uses: nothing was lost but the connection
         return await self._ask(await self._connect(), message)
 

@@ -5,12 +5,16 @@ from importlib import import_module
 
 from antiphon.config import Tools
 from antiphon.core.hosted import Tool
-from antiphon.core.ports import Fetch
+from antiphon.net.fetch import Fetcher
 
-TOOLS = {"scripted": "antiphon.tools.scripted:ScriptedTool", "plugins": "antiphon.tools.plugin:PluginTools"}
+TOOLS = {
+    "scripted": "antiphon.tools.scripted:ScriptedTool",
+    "mcp": "antiphon.tools.mcp:McpTool",
+    "plugins": "antiphon.tools.plugin:PluginTools",
+}
 
 
-def build(settings: Tools, fetch: Fetch) -> Iterator[Tool]:
+def build(settings: Tools, fetch: Fetcher) -> Iterator[Tool]:
     """Every tool, also those that are not set up: they say so."""
     for name, place in TOOLS.items():
         module, _, kind = place.partition(":")

@@ -111,7 +111,7 @@ class PluginTools(Tool):
 
     # -- calls
 
-    def begin(self, name: str, arguments: str, declaration: Declaration) -> PluginCall:
+    def begin(self, name: str, arguments: str, declaration: Declaration, brought: Sequence[Item] = ()) -> PluginCall:
         if fault := self._loaded[name].fits(arguments or "{}"):
             raise ValueError(fault)
         return PluginCall(status="in_progress", name=name, arguments=arguments or "{}")

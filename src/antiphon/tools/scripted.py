@@ -52,7 +52,7 @@ class ScriptedTool(Tool):
     def meant(self, found: Declaration) -> Sequence[str]:
         return [found.name]
 
-    def begin(self, name: str, arguments: str, declaration: Declaration) -> ScriptedCall:
+    def begin(self, name: str, arguments: str, declaration: Declaration, brought: Sequence[Item] = ()) -> ScriptedCall:
         return ScriptedCall(status="in_progress", name=name, arguments=arguments)
 
     async def run(self, item: HostedCall, errand: Errand) -> AsyncGenerator[Step, None]:

@@ -5,7 +5,8 @@ was made through one can be read, and continued, through the other. So Open Resp
 
 - What the specification has no type for bears the prefix `antiphon:`, as it demands of what is a provider's own: items
   (`antiphon:custom_tool_call`), the events about them (`antiphon:custom_tool_call_input.delta`), tools, tool choices
-  and annotations. Items come back in under that prefix, so that no round trip loses anything; tools do not.
+  and annotations. Items come back in under that prefix, so that no round trip loses anything; of tools, those that this
+  server runs.
 - A response has exactly the keys of its schema. A word that it does not have becomes the nearest it has (NEAREST).
 - The echoed `text.format.schema` is null: the published schema allows nothing else there.
 
@@ -34,7 +35,7 @@ from antiphon.wire.resources import CompactedResponse, ItemList, ResponseList
 from antiphon.wire.response import Response
 from antiphon.wire.shapes import ANY, AtLeast, Each, Fields, Forms, Shape, Tagged, Text, Words
 from antiphon.wire.tolerance import Object
-from antiphon.wire.tools import Tool, Unserved
+from antiphon.wire.tools import ServerTool, Tool
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
@@ -126,12 +127,21 @@ def _tags(union: object) -> Iterable[str]:
 
 def _shown(union: object, known: frozenset[str]) -> dict[str, str]:
     """Types that Open Responses does not know, as it is shown them -> as they are stored."""
-    return {tag if tag.startswith(SLUG) else SLUG + tag: tag for tag in _tags(union) if tag not in known}
+    return _slugs(tag for tag in _tags(union) if tag not in known)
+
+
+def _slugs(tags: Iterable[str]) -> dict[str, str]:
+    return {tag if tag.startswith(SLUG) else SLUG + tag: tag for tag in tags}
 
 
 OWN_ITEMS: Final = _shown(Item, ITEMS)
+WITHOUT_STATUS: Final = frozenset(
+    kind.__struct_config__.tag for kind in get_args(Item) if "status" not in kind.__struct_fields__
+)
+"""Items that have no status in OpenAI's wire."""
 OWN_ANNOTATIONS: Final = _shown(Annotation, ANNOTATIONS)
-OWN_TOOLS: Final = [tag for tag in _tags(Tool) if tag.startswith(SLUG) and tag != Unserved.__struct_config__.tag]
+OWN_TOOLS: Final = _slugs(kind.__struct_config__.tag for kind in get_args(Tool) if issubclass(kind, ServerTool))
+"""Those that this server runs itself. The client's other tools are OpenAI's."""
 CITATION: Final = _kind({"start_index": AtLeast(0), "end_index": AtLeast(0), "url": ANY, "title": ANY})
 ANNOTATION: Final = Tagged("type", {"url_citation": CITATION} | dict.fromkeys(OWN_ANNOTATIONS, ANY))
 BREAKPOINT: Final[dict[str, Shape]] = {"prompt_cache_breakpoint": ANY}
@@ -258,6 +268,8 @@ def _stored(value: Any, own: Mapping[str, str]) -> Any:
 
 
 def _read_item(item: Any) -> Any:
+    if isinstance(item, dict) and item.get("type") in WITHOUT_STATUS:
+        return {name: value for name, value in item.items() if name != "status"}
     if not (isinstance(item, dict) and isinstance(item.get("content"), list)):
         return item
     return item | {"content": [_read_part(part) for part in item["content"]]}
@@ -267,6 +279,10 @@ def _read_part(part: Any) -> Any:
     if not (isinstance(part, dict) and isinstance(part.get("annotations"), list)):
         return part
     return part | {"annotations": [_stored(annotation, OWN_ANNOTATIONS) for annotation in part["annotations"]]}
+
+
+def _read_tools(value: Any) -> Any:
+    return [_stored(tool, OWN_TOOLS) for tool in value] if isinstance(value, list) else value
 
 
 def _read_choice(value: Any) -> Any:
@@ -284,6 +300,7 @@ def _read_text(value: Any) -> Any:
 
 READ: Final[dict[str, Callable[[Any], Any]]] = {
     "input": _read_input,
+    "tools": _read_tools,
     "tool_choice": _read_choice,
     "text": _read_text,
 }
@@ -311,12 +328,16 @@ def _frame_open(event: ev.Event) -> bytes:
         return codec.frame(event).replace(b"response.reasoning_text.", b"response.reasoning.", 2)  # in `event`, `type`
     value = msgspec.to_builtins(event)
     value["type"] = event_type(value["type"])
+    if kind is ev.OutputItemAdded and value["item"]["type"] in WITHOUT_STATUS:
+        value["item"]["status"] = "in_progress"
     for name in value.keys() & WRITTEN.keys():
         value[name] = WRITTEN[name](value[name])
     return codec.sse(value["type"], codec.encode(value))
 
 
 def _write_item(item: Object) -> Object:
+    if item["type"] in WITHOUT_STATUS:
+        item = {"status": "failed" if item.get("error") else "completed"} | item
     item = _slugged(item, ITEMS)
     for name in ("content", "output"):
         if item["type"] in ITEMS and isinstance(item.get(name), list | tuple):

@@ -162,6 +162,6 @@ LATER_TYPES = frozenset(
         *("file_search_call", "web_search_call", "code_interpreter_call"),
         *("image_generation_call", "program", "program_output"),
         *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
-        *("image_generation", "code_interpreter", "mcp", "programmatic_tool_calling"),
+        *("image_generation", "code_interpreter", "programmatic_tool_calling"),
     }
 )

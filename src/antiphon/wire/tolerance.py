@@ -25,7 +25,10 @@ UNSERVED = "antiphon:unserved"
 DEEP = ("tools", "text", "tool_choice", "logit_bias")
 """Parameters that hold something kept as it came."""
 DEEP_ITEMS = frozenset(
-    {"tool_search_call", "tool_search_output", "additional_tools", "shell_call", "configuration_update"}
+    {
+        *("tool_search_call", "tool_search_output", "additional_tools", "shell_call", "configuration_update"),
+        *("mcp_list_tools", "mcp_call"),
+    }
 )
 PLAIN_ITEMS = frozenset(
     {
@@ -47,7 +50,7 @@ def normalised(raw: Object, items_max: int) -> Object:
     _refuse_later(raw)
     for name in [name for name in ALIASES if name in raw]:
         ALIASES[name].move(raw, raw.pop(name))
-    if any(_is_deeper(raw[name], DEPTH_MAX) for name in raw.keys() & DEEP):
+    if any(is_deeper(raw[name], DEPTH_MAX) for name in raw.keys() & DEEP):
         raise too_deep()
     for name in raw.keys() & NORMALISERS.keys():
         raw[name] = NORMALISERS[name](raw[name])
@@ -83,7 +86,7 @@ def _same(value: object, default: object) -> bool:
     return value == default and isinstance(value, bool) is isinstance(default, bool)
 
 
-def _is_deeper(value: Any, most: int) -> bool:
+def is_deeper(value: Any, most: int) -> bool:
     """What is kept as it came is read here, and must be written, and read again, from deeper in the stack."""
     level = [value]
     for _ in range(most):
@@ -355,7 +358,7 @@ def _item(item: Object) -> Object:
 
 
 def _open_item(item: Object, kind: str) -> Object:
-    if kind in DEEP_ITEMS | PLAIN_ITEMS and _is_deeper(item, DEPTH_MAX):
+    if kind in DEEP_ITEMS | PLAIN_ITEMS and is_deeper(item, DEPTH_MAX):
         raise too_deep()
     if kind in PLAIN_ITEMS:
         item = _without_any_null(item)

@@ -3,9 +3,10 @@
 Source: openai 3.54.0 types/responses/tool.py, tool_choice_*.py.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 NAME_PATTERN = r"[a-zA-Z0-9_-]{1,128}"
 
@@ -122,6 +123,17 @@ class ComputerUsePreviewTool(ToolBase, frozen=True, kw_only=True, tag="computer_
 class ServerTool(ToolBase, frozen=True, kw_only=True):
     """A tool that this server runs itself."""
 
+    NAMED_BY: ClassVar[str] = ""
+    """The field that tells several declarations of one type apart, if there may be several."""
+    SECRETS: ClassVar[tuple[str, ...]] = ()
+    """Fields (a text, or texts by name) that are neither shown nor stored, and that no item may bring."""
+    PRIVATE: ClassVar[tuple[str, ...]] = ()
+    """Further ones that are stored only sealed."""
+
+    def shown(self) -> Self:
+        """As a response shows it."""
+        return self
+
 
 class ScriptedTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:scripted"):
     """The scripted hosted tool: what its calls give is written in the server's settings or here, by name."""
@@ -138,6 +150,49 @@ class PluginTool(ServerTool, frozen=True, kw_only=True, tag="antiphon:tool"):
     name: str
     config: JsonObject | UnsetType = UNSET
     defer_loading: bool | UnsetType = UNSET
+
+
+class McpFilter(Struct, frozen=True, kw_only=True):
+    """Tools that have one of these names, if names are given, and are marked read-only (or not), if that is."""
+
+    tool_names: tuple[str, ...] | UnsetType | None = UNSET
+    read_only: bool | UnsetType | None = UNSET
+
+
+class McpApprovals(Struct, frozen=True, kw_only=True):
+    """Which calls ask for approval. What neither names does."""
+
+    always: McpFilter | UnsetType | None = UNSET
+    never: McpFilter | UnsetType | None = UNSET
+
+
+class McpTool(ServerTool, frozen=True, kw_only=True, tag="mcp"):
+    """The tools of an MCP server: at `server_url`, or one of this server's settings, by its label."""
+
+    NAMED_BY: ClassVar[str] = "server_label"
+    SECRETS: ClassVar[tuple[str, ...]] = ("authorization", "headers")
+    PRIVATE: ClassVar[tuple[str, ...]] = ("server_url",)
+
+    server_label: Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}\Z")]
+    server_url: str | UnsetType = UNSET
+    server_description: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
+    authorization: str | UnsetType = UNSET
+    """Sent as a bearer token."""
+    allowed_tools: tuple[str, ...] | McpFilter | UnsetType = UNSET
+    require_approval: Literal["always", "never"] | McpApprovals = "always"
+    defer_loading: bool | UnsetType = UNSET
+    allowed_callers: tuple[Caller, ...] | UnsetType = UNSET
+    connector_id: Later = UNSET
+    tunnel_id: Later = UNSET
+
+    def shown(self) -> Self:
+        """Paths and queries of such addresses often hold a key: the original shows the host alone, too."""
+        secrets: dict[str, Any] = dict.fromkeys(self.SECRETS, UNSET)
+        if self.server_url is not UNSET:
+            scheme, _, rest = self.server_url.partition("://")
+            secrets["server_url"] = f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}/<redacted>"
+        return structs.replace(self, **secrets)
 
 
 class Unserved(ToolBase, frozen=True, kw_only=True, tag="antiphon:unserved"):
@@ -159,13 +214,14 @@ Tool: TypeAlias = (
     | ComputerUsePreviewTool
     | ScriptedTool
     | PluginTool
+    | McpTool
     | Unserved
 )
 
 HOSTED = frozenset(
     {
         *("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
-        *("file_search", "code_interpreter", "image_generation", "mcp", "programmatic_tool_calling"),
+        *("file_search", "code_interpreter", "image_generation", "programmatic_tool_calling"),
     }
 )
 """Types of tools that only a server can run."""
@@ -205,6 +261,13 @@ class ChosenComputerPreview(ChoiceBase, frozen=True, kw_only=True, tag="computer
     pass
 
 
+class ChosenMcp(ChoiceBase, frozen=True, kw_only=True, tag="mcp"):
+    """A tool of that server: the one of that `name`, or whichever the model takes."""
+
+    server_label: str
+    name: str | UnsetType | None = UNSET
+
+
 class AllowedTools(ChoiceBase, frozen=True, kw_only=True, tag="allowed_tools"):
     """All tools are shown to the model, but only these may be called. `tools` name them: `{type, name, …}`."""
 
@@ -220,6 +283,7 @@ Chosen: TypeAlias = (
     | ChosenComputer
     | ChosenComputerUse
     | ChosenComputerPreview
+    | ChosenMcp
 )
 """One tool that must be called."""
 ToolChoice: TypeAlias = Literal["none", "auto", "required"] | Chosen | AllowedTools
