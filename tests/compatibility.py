@@ -60,8 +60,8 @@ class Probe(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     method: str = "POST"
     path: str = "/v1/responses"
-    server: Literal["open", "keys", "strict"] = "open"
-    """One that wants keys, and one that is strict, besides the usual one."""
+    server: Literal["open", "keys", "web", "strict"] = "open"
+    """One that wants keys, one that can search, and one that is strict, besides the usual one."""
     headers: dict[str, str] = {}
     first: Object | None = None
     at: str = "/v1/responses"

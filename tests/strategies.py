@@ -85,7 +85,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if origin in (Union, UnionType):
         return st.one_of(*(values(one) for one in inner))
     if origin is Annotated:
-        return _bounded(inner[0], inner[1])
+        return values(inner[0]) if get_origin(inner[0]) is tuple else _bounded(inner[0], inner[1])
     if origin is tuple:
         return st.lists(values(inner[0]), max_size=2).map(tuple)
     if origin is dict:

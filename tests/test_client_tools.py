@@ -341,7 +341,7 @@ async def test_a_hosted_tool_that_is_merely_offered_is_left_out_and_named(stage:
 
 async def test_a_hosted_tool_that_is_asked_for_is_refused(stage: Stage) -> None:
     answer = await create(
-        stage.url, model="played", tools=[{"type": "web_search"}], tool_choice={"type": "web_search_preview"}
+        stage.url, model="played", tools=[{"type": "file_search"}], tool_choice={"type": "file_search"}
     )
 
     assert answer.refusal == (400, "unsupported_parameter", "tool_choice.type")

@@ -18,7 +18,7 @@ from openai.types.responses import response_create_params, response_includable, 
 from pydantic import TypeAdapter
 
 from antiphon import errors
-from antiphon.config import McpServer, McpSettings, PromptTemplate, StaticKey
+from antiphon.config import McpServer, McpSettings, PromptTemplate, StaticKey, WebSearch
 from antiphon.wire import events, items
 from antiphon.wire.response import Response
 from tests.compatibility import PAGE, SHOWN, Entry, Object, Probe, See, State, load, merged, render, shown
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Urls: TypeAlias = dict[str, str]
 MANIFEST = load()
 ENTRIES = {f"{surface}: {name}": entry for surface, (_, entries) in MANIFEST.items() for name, entry in entries.items()}
-UNPROBED_MAX = 15
+UNPROBED_MAX = 16
 KEY = "sk-probe-0123456789abcdef"
 TOLD = ("antiphon-ignored-parameters", "antiphon-omitted-tools")
 """Headers that say what was passed over: none may come unforeseen."""
@@ -54,6 +54,8 @@ def whole(surface: str, *states: State) -> set[str]:
 async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Urls]:
     greeting = PromptTemplate(id="greeting", instructions="Greet {{name}}.")
     settings = structs.replace(scripted_in(tmp_path_factory.mktemp("compatibility")), prompts=(greeting,))
+    pages = tmp_path_factory.mktemp("pages")
+    (pages / "hello.md").write_text("# Greetings\nhello is a greeting", "utf-8")
     async with AsyncExitStack() as stack:
         docs = await stack.enter_async_context(Remote().serving())
         servers = (McpServer(label="docs", url=docs.url), McpServer(label="gone", url="http://127.0.0.1:9/"))
@@ -61,6 +63,7 @@ async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Urls]:
         kinds = {
             "open": settings,
             "keys": changed(settings, auth={"keys": (StaticKey(key=KEY),)}),
+            "web": changed(settings, tools={"web_search": WebSearch(backend="local", folder=str(pages))}),
             "strict": changed(settings, server={"strict": True}, limits={"image_bytes_max": 64}),
         }
         yield {name: await stack.enter_async_context(serve(one)) for name, one in kinds.items()}
@@ -268,6 +271,12 @@ EXTENSIONS: dict[str, set[str]] = {
     },
 }
 """Names that are not the package's."""
+STATUSES = {
+    *(f"response.web_search_call.{status}" for status in ("in_progress", "searching", "completed")),
+    *(f"response.{kind}.{status}" for kind in ("mcp_call", "mcp_list_tools")
+      for status in ("in_progress", "completed", "failed")),
+}  # fmt: skip
+"""Events of hosted calls, for which the wire has one type."""
 
 
 def tags(*kinds: Any) -> set[str]:
@@ -341,24 +350,29 @@ TOOLS: dict[str, Any] = {
     "apply_patch": responses.ApplyPatchToolParam,
     "local_shell": responses.tool_param.LocalShell,
     "computer": responses.ComputerToolParam,
+    "mcp": responses.tool_param.Mcp,
+    "web_search": responses.WebSearchToolParam,
+    "web_search_preview": responses.WebSearchPreviewToolParam,
 }
+
+OURS = {"web_search": {"filters.blocked_domains"}}
+"""Fields that are not the package's."""
 
 
 @pytest.mark.parametrize("kind", TOOLS)
 async def test_the_manifest_has_every_field_of_a_tool_that_is_served(kind: str) -> None:
     named = {name.partition(".")[2] for name in names("tools") if name.startswith(f"{kind}.")}
 
-    assert named == set(TypeAdapter(TOOLS[kind]).json_schema()["properties"]) - {"type"}
+    assert named == set(TypeAdapter(TOOLS[kind]).json_schema()["properties"]) - {"type"} | OURS.get(kind, set())
 
 
 async def test_every_tool_that_is_done_has_its_fields_compared() -> None:
     named = {name for name in names("tools", "done") if "." not in name}
 
     assert named - TOOLS.keys() == {
-        "computer_use_preview",
-        "antiphon:scripted",
-        "antiphon:tool",
-    }  # whose fields the probe has all
+        *("computer_use_preview", "antiphon:scripted", "antiphon:tool"),  # whose fields the probe has all
+        *("web_search_2025_08_26", "web_search_preview_2025_03_11"),  # other names
+    }
 
 
 async def test_what_is_never_sent_is_no_wire_type_and_what_is_sent_is() -> None:
@@ -367,7 +381,7 @@ async def test_what_is_never_sent_is_no_wire_type_and_what_is_sent_is() -> None:
 
     assert names("response", "done") == set(Response.__struct_encode_fields__)
     assert names("outputs", "done") == kinds
-    assert names("events", "done") == told | EXTENSIONS["events"]
+    assert names("events", "done") == told | EXTENSIONS["events"] | STATUSES
 
 
 # -- what the server itself knows

@@ -238,9 +238,12 @@ CHAT = "[[models]]\nkind = 'chat'\nurl = 'https://u:p@api.example/v1'\n"
 
 
 def test_key_env_is_read_once_and_for_all_into_the_key(home: Path) -> None:
-    text = CHAT + "key_env = 'UP'\n[[auth.keys]]\nkey_env = 'MINE'\nproject = 'shop'"
+    text = (
+        CHAT + "key_env = 'UP'\n[[auth.keys]]\nkey_env = 'MINE'\nproject = 'shop'\n[tools.web_search]\nkey_env = 'UP'"
+    )
     settings = load(home, text, {"UP": KEY, "MINE": "secret"})
     assert isinstance(settings.models[0], ChatUpstream)
+    assert settings.tools.web_search.key == KEY
     assert settings.models[0].key == KEY
     assert (settings.auth.keys[0].key, settings.auth.keys[0].project) == ("secret", "shop")
 
@@ -250,6 +253,7 @@ def test_key_env_is_read_once_and_for_all_into_the_key(home: Path) -> None:
     [
         (CHAT + "key_env = 'UP'", "models[0].key_env: the environment variable UP is not set"),
         (CHAT + "key_env = 'UP'\nkey = 'k'", "models[0]: key and key_env are both set; keep one"),
+        ("[tools.web_search]\nkey_env = 'UP'", "tools.web_search.key_env: the environment variable UP is not set"),
         ("[[auth.keys]]\nkey_env = 'UP'", "auth.keys[0].key_env: the environment variable UP is not set"),
         ("[[auth.keys]]\nproject = 'shop'", "auth.keys[0]: give it a key, or better key_env"),
     ],

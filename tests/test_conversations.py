@@ -186,7 +186,7 @@ DECLARES = [{"type": "additional_tools", "role": "developer", "tools": [{"type":
         ("", {"items": [*ONE, {"role": "user", "content": 5}]}, "invalid_type", "items[1].content"),
         ("", {"items": [{"role": "user"}]}, "missing_required_parameter", "items[0].content"),
         ("", {"items": [{"role": "user", "content": "x", "id": "x" * 129}]}, "string_above_max_length", "items[0].id"),
-        ("", {"items": [{"type": "web_search_call"}]}, "unsupported_parameter", "items[0].type"),
+        ("", {"items": [{"type": "file_search_call"}]}, "unsupported_parameter", "items[0].type"),
         ("", {"items": NO_PICTURE}, "missing_required_parameter", "items[0].content[0].image_url"),
         ("", {"items": DECLARES}, "missing_required_parameter", "items[0].tools[0].name"),
         ("", {"metadata": {"a" * 65: "b"}}, "string_above_max_length", "metadata"),

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import contextlib
 import datetime
 import socket
 import struct
@@ -16,9 +17,10 @@ import msgspec
 import pytest
 
 from antiphon.config import Documents
-from antiphon.documents.reader import START, DocumentReader
+from antiphon.documents.reader import START, DocumentReader, Unreadable
 from antiphon.errors import InvalidRequest, TooManyRequests
 from tests import papers
+from tests.websites import article
 
 PARAM = "input[0].content[1].file_data"
 WAIT_S = 20
@@ -431,3 +433,45 @@ async def test_a_missing_library_is_named_with_the_command_that_installs_it() ->
     hidden = START.replace("sys.path.pop(0);", "sys.path.pop(0); sys.modules['pypdfium2'] = None;")
     with pytest.raises(InvalidRequest, match=r"pip install 'antiphon\[documents\]'"):
         await outcome(hidden)
+
+
+# -- web pages
+
+
+async def page(data: bytes, **bounds: Any) -> tuple[str, str]:
+    async with asyncio.timeout(WAIT_S):
+        return await DocumentReader(Documents(**bounds)).page(data, is_html=True)
+
+
+async def test_a_page_is_read_without_what_stands_around_its_content() -> None:
+    title, text = await page(article("Tea", *[f"Paragraph {number} tells of tea and cake." for number in range(20)]))
+
+    assert title == "Tea"
+    assert "Paragraph 19 tells of tea and cake." in text
+    assert not any(word in text for word in ("Log in", "All rights reserved", "alert"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "windows-1251", "koi8-r"])
+async def test_a_page_is_read_in_the_encoding_that_it_names(encoding: str) -> None:
+    data = f"<html><head><meta charset='{encoding}'></head><body><p>Привет, мир</p></body></html>".encode(encoding)
+
+    assert (await page(data))[1] == "Привет, мир"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html></html>", b"<" * 1_000_000, b"<div>" * 100_000 + b"x", b"<!DOCTYPE a [<!ENTITY b 'c'>]><p>&b;"],
+    ids=["empty", "nothing", "brackets", "depth", "entities"],
+)
+async def test_a_page_that_is_none_comes_to_an_end(data: bytes) -> None:
+    with contextlib.suppress(Unreadable):
+        assert len((await page(data))[1]) < 10
+
+
+async def test_a_page_is_held_to_the_bounds() -> None:
+    long = article("Tea", *[f"Paragraph {number} tells of tea and cake." for number in range(100)])
+
+    for bounds in ({"chars_max": 1_000}, {"bytes_max": 1_000}):
+        with pytest.raises(Unreadable):
+            await page(long, **bounds)
+    assert (await DocumentReader(Documents()).page(b"plain", is_html=False)) == ("", "plain")

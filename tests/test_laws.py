@@ -188,9 +188,9 @@ MUTANTS = {
         "for i, item in enumerate(self._items))",
         "for i, item in reversed(list(enumerate(self._items))))",
     ),
-    "an annotation is told but not kept": ("        part.annotations.append(delta.annotation)\n", ""),
+    "an annotation is told but not kept": ("        part.annotations.append(annotation)\n", ""),
     "an annotation is kept but not told": (
-        "        self.append(ev.AnnotationAdded(self._sequence, *place, delta.annotation))\n",
+        "        self.append(ev.AnnotationAdded(self._sequence, *place, annotation))\n",
         "",
     ),
     "annotations share an index": ("part.index, len(part.annotations))", "part.index, 0)"),

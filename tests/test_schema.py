@@ -54,6 +54,8 @@ from openai.types.responses import (
     response_function_shell_tool_call_output,
     response_function_tool_call,
     response_function_tool_call_param,
+    response_function_web_search,
+    response_function_web_search_param,
     response_includable,
     response_input_audio,
     response_input_audio_param,
@@ -74,12 +76,16 @@ from openai.types.responses import (
     response_usage,
     tool,
     tool_param,
+    web_search_preview_tool,
+    web_search_preview_tool_param,
+    web_search_tool,
+    web_search_tool_param,
 )
 from pydantic import TypeAdapter
 
 from antiphon.core.ports import ModelCard
 from antiphon.errors import InvalidRequest, UnsupportedParameter
-from antiphon.wire import actions, codec, conversation, events, files, formats, items, request, resources, tools
+from antiphon.wire import actions, codec, conversation, events, files, formats, items, request, resources, tools, web
 from antiphon.wire import response as wire
 from antiphon.wire.request import LATER, LATER_TYPES
 
@@ -324,6 +330,22 @@ PACKAGE_SENT: list[Pair] = [
     (tools.ApplyPatchTool, responses.ApplyPatchTool),
     (tools.ComputerTool, responses.ComputerTool),
     (tools.ComputerUsePreviewTool, responses.ComputerUsePreviewTool),
+    (tools.WebSearchTool, responses.WebSearchTool),
+    (tools.WebSearchTool20250826, responses.WebSearchTool),
+    (tools.WebFilters, web_search_tool.Filters),
+    (tools.UserLocation, web_search_tool.UserLocation),
+    (tools.UserLocation, web_search_preview_tool.UserLocation),
+    (tools.WebSearchPreviewTool, responses.WebSearchPreviewTool),
+    (tools.WebSearchPreviewTool20250311, responses.WebSearchPreviewTool),
+    (web.WebSearchCall, responses.ResponseFunctionWebSearch),
+    (web.SearchWeb, response_function_web_search.ActionSearch),
+    (web.OpenPage, response_function_web_search.ActionOpenPage),
+    (web.FindInPage, response_function_web_search.ActionFind),
+    (web.WebSource, response_function_web_search.ActionSearchSource),
+    (wire.ToolUsage, response.ToolUsage),
+    (wire.WebSearchUsage, response.ToolUsageWebSearch),
+    (wire.ImageGenUsage, response.ToolUsageImageGen),
+    (wire.ImageGenTokens, response.ToolUsageImageGenInputTokensDetails),
     (tools.NamedFunction, responses.ToolChoiceFunction),
     (tools.NamedCustom, responses.ToolChoiceCustom),
     (tools.AllowedTools, responses.ToolChoiceAllowed),
@@ -344,6 +366,8 @@ PACKAGE_SENT: list[Pair] = [
     (tools.ChosenComputer, responses.ToolChoiceTypes),
     (tools.ChosenComputerUse, responses.ToolChoiceTypes),
     (tools.ChosenComputerPreview, responses.ToolChoiceTypes),
+    (tools.ChosenWebSearchPreview, responses.ToolChoiceTypes),
+    (tools.ChosenWebSearchPreview20250311, responses.ToolChoiceTypes),
     (resources.ItemList, response_item_list.ResponseItemList),
     (wire.ConversationUse, response.Conversation),
     (conversation.Conversation, conversations.Conversation),
@@ -447,6 +471,18 @@ PACKAGE_TAKEN: list[Pair] = [
     (tools.ApplyPatchTool, responses.ApplyPatchToolParam),
     (tools.ComputerTool, responses.ComputerToolParam),
     (tools.ComputerUsePreviewTool, responses.ComputerUsePreviewToolParam),
+    (tools.WebSearchTool, responses.WebSearchToolParam),
+    (tools.WebSearchTool20250826, responses.WebSearchToolParam),
+    (tools.WebFilters, web_search_tool_param.Filters),
+    (tools.UserLocation, web_search_tool_param.UserLocation),
+    (tools.UserLocation, web_search_preview_tool_param.UserLocation),
+    (tools.WebSearchPreviewTool, responses.WebSearchPreviewToolParam),
+    (tools.WebSearchPreviewTool20250311, responses.WebSearchPreviewToolParam),
+    (web.WebSearchCall, responses.ResponseFunctionWebSearchParam),
+    (web.SearchWeb, response_function_web_search_param.ActionSearch),
+    (web.OpenPage, response_function_web_search_param.ActionOpenPage),
+    (web.FindInPage, response_function_web_search_param.ActionFind),
+    (web.WebSource, response_function_web_search_param.ActionSearchSource),
     (tools.NamedFunction, responses.ToolChoiceFunctionParam),
     (tools.NamedCustom, responses.ToolChoiceCustomParam),
     (tools.AllowedTools, responses.ToolChoiceAllowedParam),
@@ -464,6 +500,8 @@ PACKAGE_TAKEN: list[Pair] = [
     (tools.ChosenComputer, responses.ToolChoiceTypesParam),
     (tools.ChosenComputerUse, responses.ToolChoiceTypesParam),
     (tools.ChosenComputerPreview, responses.ToolChoiceTypesParam),
+    (tools.ChosenWebSearchPreview, responses.ToolChoiceTypesParam),
+    (tools.ChosenWebSearchPreview20250311, responses.ToolChoiceTypesParam),
 ]
 OPEN_SENT: list[Pair] = [
     (wire.Response, "ResponseResource"),
@@ -600,6 +638,8 @@ OURS_ALONE = {
     tools.ScriptedTool: "this server's own hosted tool",
     items.PluginCall: "this server's own: tools of other packages",
     tools.PluginTool: "this server's own: tools of other packages",
+    tools.ChosenWebSearch: "the package has the preview's alone, though it declares both",
+    web.WebResult: "what a search found has no published shape",
     tools.Unserved: "made by the codec of a hosted tool, and never sent",
     resources.DeletedResponse: "the package reads nothing of this answer, and Open Responses cannot delete",
     resources.ErrorBody: "an envelope: ErrorDetail is what is in it",
@@ -645,6 +685,8 @@ NOT_IN_OPEN_RESPONSES = {
             *(items.McpListTools, items.ListedTool, items.McpCall, items.McpApprovalRequest, items.McpApprovalResponse),
             *(items.McpProtocolError, items.McpExecutionError, items.McpHttpError),
             *(tools.McpFilter, tools.McpApprovals, events.McpArgumentsDelta, events.McpArgumentsDone),
+            *(tools.WebFilters, tools.UserLocation, *(structs_of(web) - OURS_ALONE.keys())),
+            *(wire.ToolUsage, wire.WebSearchUsage, wire.ImageGenUsage, wire.ImageGenTokens),
         ),
         "its only tools are functions",
     ),
@@ -680,7 +722,7 @@ NOT_SENT = {
 
 
 def test_every_wire_type_is_compared_or_ours_alone() -> None:
-    modules = (items, actions, tools, formats, wire, events, files, request, resources, conversation)
+    modules = (items, actions, web, tools, formats, wire, events, files, request, resources, conversation)
     wired = structs_of(*modules)
     by_package = {kind for kind, _ in PACKAGE_SENT + PACKAGE_SENT_EVENTS + PACKAGE_TAKEN} - {ModelCard}
     by_open_responses = {kind for kind, _ in OPEN_SENT + OPEN_TAKEN}
@@ -692,10 +734,9 @@ def test_every_wire_type_is_compared_or_ours_alone() -> None:
 
 def test_every_event_of_either_schema_is_sent_or_waits() -> None:
     unsent = {tag for tag in PACKAGE_EVENTS.keys() | OPEN_EVENTS.keys() if tag not in EVENTS}
-    hosted = {tag for tag in unsent if any(tag.startswith(f"response.{kind}") for kind in LATER_TYPES)}
-    statuses = tuple(f"response.{kind.__struct_config__.tag}." for kind in get_args(items.HostedCall))
-    told = {tag for tag in unsent if tag.startswith(statuses)}  # by HostedStatus
-    assert unsent - hosted - told == NOT_SENT.keys()
+    kinds = LATER_TYPES | {kind.__struct_config__.tag for kind in get_args(items.HostedCall)}
+    hosted = {tag for tag in unsent if any(tag.startswith(f"response.{kind}") for kind in kinds)}
+    assert unsent - hosted == NOT_SENT.keys()
 
 
 def test_every_parameter_of_either_schema_is_taken_or_waits() -> None:
@@ -739,11 +780,18 @@ SETTLED: dict[tuple[str, str], Any] = {  # where any string would do for us, and
     ("Exited", "exit_code"): 0,
     ("FileObject", "purpose"): "user_data",
     ("ApplyPatchCall", "status"): "completed",
+    ("UserLocation", "country"): "DE",
+    ("WebFilters", "allowed_domains"): ["a.example"],
+    ("WebFilters", "blocked_domains"): ["b.example"],
+    ("WebSearchCall", "action"): {"type": "open_page", "url": "https://a.example/"},
     ("ToolSearchOutput", "tools"): [{"type": "apply_patch"}],
     ("AdditionalTools", "tools"): [{"type": "apply_patch"}],
 }
+TOLD = {("WebSearchCall", "action")}
+"""What is there in whatever is done."""
 NOT_SAMPLED = {
     *(inspect.NoneType, items.ScriptedCall, tools.ScriptedTool, items.PluginCall, tools.PluginTool, tools.Unserved),
+    tools.ChosenWebSearch,
     *(items.InputText, items.InputImage, items.InputFile, items.InputAudio),
 }
 """No choice in a union: these tools are unknown to the package, and its messages are output, which is no input."""
@@ -799,7 +847,8 @@ def _object(kind: inspect.StructType, turn: int) -> Object:
     name = kind.cls.__name__
     made = {kind.tag_field: kind.tag} if kind.tag_field else {}
     for field in kind.fields:
-        if turn or field.required or field.encode_name in {"id", "status", "exit_code"}:
+        told = field.encode_name in {"id", "status", "exit_code"} or (name, field.encode_name) in TOLD
+        if turn or field.required or told:
             settled = SETTLED.get((name, field.encode_name))
             made[field.encode_name] = sample(field.type, turn) if settled is None else settled
     return made
@@ -873,6 +922,12 @@ PLACES: dict[type[Struct], Callable[[Object], Object]] = {
     **dict.fromkeys(
         get_args(actions.ComputerAction),
         lambda action: PLACES[items.ComputerCall](least(items.ComputerCall) | {"actions": [action]}),
+    ),
+    tools.WebFilters: lambda filters: {"tools": [{"type": "web_search", "filters": filters}]},
+    tools.UserLocation: lambda place: {"tools": [{"type": "web_search", "user_location": place}]},
+    **dict.fromkeys(
+        get_args(web.WebAction),
+        lambda action: PLACES[web.WebSearchCall](least(web.WebSearchCall) | {"action": action}),
     ),
     actions.ComputerScreenshot: lambda picture: PLACES[items.ComputerCallOutput](
         least(items.ComputerCallOutput) | {"output": picture}

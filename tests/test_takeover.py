@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from antiphon.config import ScriptedModel as Scripted
@@ -41,6 +42,7 @@ from antiphon.wire.items import (
 )
 from antiphon.wire.response import Response
 from antiphon.wire.tools import ScriptedTool as Declaration
+from antiphon.wire.web import SearchWeb, WebResult, WebSearchCall
 from tests.conftest import changed
 from tests.rawclient import WAIT_S, Played, ask, create, final, serving, streaming
 from tests.test_api_requests import PICTURE
@@ -100,6 +102,22 @@ def run_tool(builder: Builder) -> None:
     builder.outcome(index, ScriptedCall(name="scripted", arguments='{"text": "a"}', status="completed", output="A"))
 
 
+WEB_SEARCHED = WebSearchCall(
+    status="completed",
+    action=SearchWeb(query="q", queries=("q",)),
+    results=(WebResult(url="https://a.example/", title="A", text="found this", mark="aaaa2"),),
+)
+SEARCHING = replace(WEB_SEARCHED, status="in_progress", results=UNSET)
+
+
+def begin_search(builder: Builder) -> None:
+    builder.progress(builder.begin(SEARCHING), "searching")
+
+
+def run_search(builder: Builder) -> None:
+    builder.outcome(builder.begin(SEARCHING), WEB_SEARCHED)
+
+
 def compact(builder: Builder) -> None:
     builder.compacted(builder.begin_compaction(), "sealed")
 
@@ -123,6 +141,8 @@ PASTS: dict[str, tuple[Any, ...]] = {
     "a tool runs": ([Text("look")], end_turn, begin_tool),
     "a tool ran": ([Thought("hm"), Text("look")], end_turn, run_tool),
     "a tool ran and it thought": ([Text("look")], end_turn, run_tool, [Thought("hm")]),
+    "a search runs": (end_turn, begin_search),
+    "a search ran": ([Thought("hm")], end_turn, run_search),
     "a tool ran and it spoke": (end_turn, run_tool, [Text("hm")]),
     "a repeatable tool runs": ([Text("look")], end_turn, begin_repeatable),
     "a repeatable tool runs beside one that ran": (end_turn, begin_repeatable, run_tool),
@@ -209,6 +229,7 @@ REDONE: dict[str, list[tuple[str, str]]] = {
     "a tool ran and it thought": [MESSAGE, ("antiphon:scripted_call", "completed"), THOUGHT],
     "a repeatable tool runs": [MESSAGE, ("antiphon:scripted_call", "completed")],
     "a repeatable tool runs beside one that ran": [("antiphon:scripted_call", "completed")] * 2,
+    "a search runs": [("web_search_call", "incomplete")],
     "it searched": [("reasoning", "completed"), MESSAGE, *SEARCHED],
     "it searched and thought": [*SEARCHED, THOUGHT],
 }
@@ -234,6 +255,18 @@ async def test_a_tool_that_ran_is_not_run_again_and_the_model_knows_what_it_gave
 
     assert [item.output for item in told if isinstance(item, FunctionCallOutput)] == ["A"]
     assert not any(isinstance(item, Reasoning) and item.status == "incomplete" for item in told)
+
+
+async def test_what_a_search_found_is_told_and_cited_by_whoever_takes_over(scripted: Settings) -> None:
+    response_id = await left(scripted, *PASTS["a search ran"])
+    async with node(scripted) as heir:
+        heir.model.say(Text("so【aaaa2】"), STOP)
+        ended = await heir.ended(response_id)
+        [told] = [item for item in heir.model.prompts[0].items if isinstance(item, FunctionCallOutput)]
+
+    assert "found this" in str(told.output)
+    assert [item["type"] for item in ended["output"]] == ["reasoning", "web_search_call", "message"]
+    assert ended["output"][-1]["content"][0]["annotations"][0]["url"] == "https://a.example/"
 
 
 async def test_a_call_that_the_client_is_to_make_needs_no_model_any_more(scripted: Settings) -> None:

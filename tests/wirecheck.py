@@ -210,6 +210,8 @@ PACKAGE_EVENTS: dict[str, type[BaseModel]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind
     for kind in get_args(get_args(responses.ResponseStreamEvent)[0])
 }
+NOT_YET: dict[str, Object] = {"web_search_call": {"action": {"type": "search"}}}
+"""What the package demands of an item, and the recordings show only when it is done."""
 ERROR_CODES = get_args(response_error.ResponseError.model_fields["code"].annotation)
 
 
@@ -226,6 +228,8 @@ def _openai_event(event: Object) -> None:
         known = _known(event)
         if "response" in known:
             known["response"] = _with_known_code(known["response"])
+        if event["type"] == "response.output_item.added":
+            known["item"] = NOT_YET.get(known["item"]["type"], {}) | known["item"]
         _strictly(PACKAGE_EVENTS[event["type"]], known)
 
 

@@ -344,12 +344,40 @@ class McpSettings(Section, frozen=True, kw_only=True):
     """Of a call's output: more is cut, and the model is told so."""
 
 
+class WebSearch(Section, frozen=True, kw_only=True):
+    """Web search. docs/tools-web-search.md says how each back end is set up."""
+
+    backend: Literal["", "searxng", "brave", "tavily", "local"] = ""
+    """Empty: there is no web search."""
+    url: str = ""
+    """Of SearXNG. Of the others: their own address, unless one stands here. Of a local index: what its files' addresses
+    begin with; empty: their names are their addresses."""
+    key: str = ""
+    key_env: str = ""
+    folder: str = ""
+    """Of a local index: its HTML, Markdown and text files are what is found."""
+    results_max: Annotated[int, Meta(ge=1, le=20)] = 10
+    """Of one query."""
+    timeout_s: Seconds = 15.0
+    """For one query."""
+    page_bytes_max: Positive = 5 * 1024 * 1024
+    """One page as it comes."""
+    page_timeout_s: Seconds = 10.0
+    """For getting the text out of a page, in a process of its own."""
+    page_chars_max: Positive = 2_000_000
+    """Text of one page."""
+    cache_s: Annotated[float, Meta(ge=0)] = 900.0
+    cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
+    """Texts of pages that were opened, kept in memory for other parts and for finding in them."""
+
+
 class Tools(Section, frozen=True, kw_only=True):
     scripted: ScriptedToolSettings = ScriptedToolSettings()
     plugins: dict[str, dict[str, Any]] = {}
     """Tools of other packages, by the names of their entry points. Each is on that has a table here, which is its own,
     and may be empty. docs/plug-ins.md shows how one is written."""
     mcp: McpSettings = McpSettings()
+    web_search: WebSearch = WebSearch()
 
 
 class Console(Section, frozen=True, kw_only=True):

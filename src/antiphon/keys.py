@@ -42,7 +42,10 @@ def filled(tree: Tree, environ: Mapping[str, str]) -> Tree:
 
 
 def _tools(tools: Tree, environ: Mapping[str, str]) -> Tree:
-    known = dict(tools)
+    known = {
+        name: _with_key(table, f"tools.{name}", environ) if isinstance(table, dict) else table
+        for name, table in tools.items()
+    }
     if isinstance(plugins := tools.get("plugins"), dict):
         known["plugins"] = {name: _with_key(one, f"tools.plugins.{name}", environ) for name, one in plugins.items()}
     mcp = tools.get("mcp")

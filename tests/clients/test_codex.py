@@ -1,6 +1,7 @@
 """Codex, the command line agent, against the scripted model: it works in a repository, by tools of every kind."""
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
+from antiphon.config import ScriptedModel, Settings, Storage, Tools, WebSearch
+from antiphon.core.citations import mark
 from antiphon.core.compaction import HEAD
 from tests.clients.conftest import KNOWN_MODEL, MODEL
 from tests.clients.programs import IN_CI, MODULES, needs_modules, ran
+from tests.conftest import serve
 
 Object: TypeAlias = dict[str, Any]
 
@@ -186,6 +190,29 @@ async def test_it_compacts_by_the_api_where_it_takes_the_server_for_the_original
     assert told.messages[0] == "one"
     assert HEAD in told.messages[-1]
     assert "Summary:" in told.messages[-1]
+
+
+async def test_it_searches_the_web(tmp_path: Path) -> None:
+    """Codex offers it by itself."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    (folder / "rate.md").write_text("# The Rate\nThe rate is 3.5 %.", "utf-8")
+    index = WebSearch(backend="local", folder=str(folder), url="https://bank.example")
+    settings = Settings(
+        models=(ScriptedModel(name=MODEL),),
+        storage=Storage(database=":memory:"),
+        tools=Tools(web_search=index),
+    )
+    found = mark(hashlib.sha256(b"https://bank.example/rate.md").digest())
+    async with serve(settings) as url:
+        script = f'call web_search {{"query": "rate"}} => say it is 3.5 %【{found}】 | {LOOK} => say all done'
+        told = await Codex(url, tmp_path).work("--", script)
+
+    assert told.code == 0
+    [search] = told.items("web_search")
+    assert search["query"] == "rate"
+    assert told.messages == ["it is 3.5 % ([bank.example](https://bank.example/rate.md))", "all done"]
+    assert len(told.items("command_execution")) == 1
 
 
 async def test_an_unknown_model_is_an_error(codex: Codex) -> None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_json, send_value
+from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
 from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
 from antiphon.config import Limits
 from antiphon.engine.engine import Engine
@@ -33,14 +33,16 @@ class _Conversations(Struct, frozen=True):
 
     async def create(self, call: Call) -> None:
         request, headers = await self._request(call, CreateConversation)
-        await _send(call, await self.engine.conversations.create(call.project, request), headers)
+        await send_value(call, await self.engine.conversations.create(call.project, request), headers=headers)
 
     async def retrieve(self, call: Call) -> None:
         await send_value(call, await self.engine.conversations.find(call.project, _id(call)))
 
     async def update(self, call: Call) -> None:
         request, headers = await self._request(call, UpdateConversation)
-        await _send(call, await self.engine.conversations.update(call.project, _id(call), request), headers)
+        await send_value(
+            call, await self.engine.conversations.update(call.project, _id(call), request), headers=headers
+        )
 
     async def delete(self, call: Call) -> None:
         await self.engine.conversations.delete(call.project, _id(call))
@@ -49,24 +51,25 @@ class _Conversations(Struct, frozen=True):
     async def add_items(self, call: Call) -> None:
         wanted = included(call.query())
         request, headers = await self._request(call, AddItems)
-        added = self._shown(call, wanted, await self.engine.conversations.add_items(call.project, _id(call), request))
-        await _send(call, ItemList.of(added, has_more=False), headers)
+        added = self._sealed(call, wanted, await self.engine.conversations.add_items(call.project, _id(call), request))
+        await send_value(call, ItemList.of(added, has_more=False), wanted=wanted, headers=headers)
 
     async def items(self, call: Call) -> None:
         wanted = included(call.query())
         page = await self.engine.conversations.items(call.project, _id(call), **asked(call.query()))
-        await send_value(call, ItemList.of(self._shown(call, wanted, page.items), has_more=page.has_more))
+        found = ItemList.of(self._sealed(call, wanted, page.items), has_more=page.has_more)
+        await send_value(call, found, wanted=wanted)
 
     async def item(self, call: Call) -> None:
         wanted = included(call.query())
         item = await self.engine.conversations.item(call.project, _id(call), call.path("item_id"))
-        await send_value(call, self._shown(call, wanted, (item,))[0])
+        await send_value(call, self._sealed(call, wanted, (item,))[0], wanted=wanted)
 
     async def delete_item(self, call: Call) -> None:
         conversation = await self.engine.conversations.delete_item(call.project, _id(call), call.path("item_id"))
         await send_value(call, conversation)
 
-    def _shown(self, call: Call, wanted: Sequence[str], items: Sequence[Item]) -> tuple[Item, ...]:
+    def _sealed(self, call: Call, wanted: Sequence[str], items: Sequence[Item]) -> tuple[Item, ...]:
         return self.engine.sealed(call.project, items) if SEALED in wanted else (*items,)
 
     async def _request(self, call: Call, kind: type[T]) -> tuple[T, dict[bytes, bytes]]:
@@ -82,10 +85,6 @@ class _Conversations(Struct, frozen=True):
 
 def _id(call: Call) -> str:
     return call.path("conversation_id")
-
-
-async def _send(call: Call, value: Conversation | ItemList, headers: dict[bytes, bytes]) -> None:
-    await send_json(call.scope, call.send, call.dialect.encode(value), headers=headers)
 
 
 def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:

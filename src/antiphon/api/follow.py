@@ -1,7 +1,7 @@
 """The written events of a background response, answered over HTTP. It does not depend on who reads along."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 
 from starlette.types import Receive
@@ -11,6 +11,7 @@ from antiphon.api.stream import SSE_HEADERS, body, noisy, usage_frame
 from antiphon.errors import Unavailable
 from antiphon.wire import codec
 from antiphon.wire.events import TERMINAL, Event
+from antiphon.wire.included import framing
 from antiphon.wire.request import StreamOptions
 
 
@@ -19,12 +20,14 @@ async def answer_followed(
     call: Call,
     headers: Mapping[bytes, bytes],
     *,
+    wanted: Collection[str],
     options: StreamOptions,
     keepalive_s: float,
 ) -> None:
     """Batches of events as SSE, and a comment on silence. Where this process stops before the last event, nothing says
     that it was the last, and the client asks another one."""
-    frame = noisy(call.dialect.frame) if options.include_obfuscation else call.dialect.frame
+    frame = framing(call.dialect.frame, wanted)
+    frame = noisy(frame) if options.include_obfuscation else frame
     kind = (b"content-type", call.dialect.stream_type)
     await call.send(call.scope["antiphon"].head(200, [kind, *SSE_HEADERS, *headers.items()]))
     last: Event | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,6 +20,7 @@ from antiphon.errors import (
     UnsupportedParameter,
 )
 from antiphon.wire.dialect import Dialect
+from antiphon.wire.included import shown
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 HEADER_CHARS_MAX = 1_000
@@ -93,10 +94,18 @@ async def send_json(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_value(call: Call, value: Any, ignored: tuple[str, ...] = ()) -> None:
-    """`ignored`: the unknown parameters that the request was tolerated with."""
-    headers = {b"antiphon-ignored-parameters": header_value(ignored)} if ignored else None
-    await send_json(call.scope, call.send, call.dialect.encode(value), headers=headers)
+async def send_value(
+    call: Call,
+    value: Any,
+    ignored: tuple[str, ...] = (),
+    *,
+    wanted: Collection[str] = (),
+    headers: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """`ignored`: the unknown parameters that the request was tolerated with. `wanted`: what its `include` asks for."""
+    if ignored:
+        headers = {b"antiphon-ignored-parameters": header_value(ignored)}
+    await send_json(call.scope, call.send, call.dialect.encode(shown(value, wanted)), headers=headers)
 
 
 async def send_error(scope: Scope, send: Send, error: ApiError, headers: Mapping[bytes, bytes] | None = None) -> None:

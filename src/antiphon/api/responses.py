@@ -7,7 +7,7 @@ from functools import partial
 from msgspec import Struct, structs
 
 from antiphon.api.follow import answer_followed
-from antiphon.api.http import Call, Parameter, Served, decoded, header_value, read_json, send_json, send_value
+from antiphon.api.http import Call, Parameter, Served, decoded, header_value, read_json, send_value
 from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
 from antiphon.api.stream import answer_streamed, answer_whole
 from antiphon.config import Limits
@@ -85,12 +85,13 @@ class _Responses(Struct, frozen=True):
         run = await self.engine.create(call.project, request, response_id)
         headers = _noted(run.plan, unknown)
         if not request.stream:
-            await answer_whole(run, call, headers)
+            await answer_whole(run, call, headers, request.include)
             return
         await answer_streamed(
             run,
             call,
             headers,
+            wanted=request.include,
             options=request.stream_options or StreamOptions(),
             first_byte_wait_s=self.limits.first_byte_wait_s,
             keepalive_s=self.limits.keepalive_s,
@@ -101,23 +102,26 @@ class _Responses(Struct, frozen=True):
     ) -> None:
         """A stored response as the request wants it: whole as it is now, or as a stream from the beginning."""
         if not request.stream:
-            await send_json(call.scope, call.send, call.dialect.encode(response), headers=headers)
+            await send_value(call, response, wanted=request.include, headers=headers)
             return
         events = await self.engine.follow(call.project, response.id, -1)
-        options = request.stream_options or StreamOptions()
-        await answer_followed(events, call, headers, options=options, keepalive_s=self.limits.keepalive_s)
+        options, wanted = request.stream_options or StreamOptions(), request.include
+        await answer_followed(
+            events, call, headers, wanted=wanted, options=options, keepalive_s=self.limits.keepalive_s
+        )
 
     async def retrieve(self, call: Call) -> None:
         query = call.query()
+        wanted = included(query)
         options = StreamOptions(include_obfuscation=query.yes("include_obfuscation"))
         after = query.integer("starting_after", None, -1, NUMBER_MAX)
         if query.yes("stream"):
-            if SEALED in included(query):
+            if SEALED in wanted:
                 raise InvalidRequest(
                     f"'{SEALED}' cannot be added to a stream that was made without it.", param="include"
                 )
             events = await self.engine.follow(call.project, call.path("response_id"), -1 if after is None else after)
-            await answer_followed(events, call, {}, options=options, keepalive_s=self.limits.keepalive_s)
+            await answer_followed(events, call, {}, wanted=wanted, options=options, keepalive_s=self.limits.keepalive_s)
             return
         for name, is_asked in (
             ("starting_after", after is not None),
@@ -126,9 +130,9 @@ class _Responses(Struct, frozen=True):
             if is_asked:
                 raise InvalidRequest(f"The '{name}' parameter is only allowed when 'stream' is true.", param=name)
         response = await self.engine.retrieve(call.project, call.path("response_id"))
-        if SEALED in included(query):
+        if SEALED in wanted:
             response = structs.replace(response, output=self.engine.sealed(call.project, response.output))
-        await send_value(call, response)
+        await send_value(call, response, wanted=wanted)
 
     async def cancel(self, call: Call) -> None:
         await send_value(call, await self.engine.cancel(call.project, call.path("response_id")))
@@ -141,9 +145,10 @@ class _Responses(Struct, frozen=True):
     async def input_items(self, call: Call) -> None:
         query = call.query()
         query.refuse("before")
+        wanted = included(query)
         page = await self.engine.input_items(call.project, call.path("response_id"), **asked(query))
-        items = self.engine.sealed(call.project, page.items) if SEALED in included(query) else page.items
-        await send_value(call, ItemList.of(items, has_more=page.has_more))
+        items = self.engine.sealed(call.project, page.items) if SEALED in wanted else page.items
+        await send_value(call, ItemList.of(items, has_more=page.has_more), wanted=wanted)
 
 
 def _key(call: Call) -> str | None:

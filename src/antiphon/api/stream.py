@@ -3,17 +3,18 @@
 import asyncio
 import secrets
 import types
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from functools import partial
 from typing import Any, cast
 
 from starlette.types import Message, Receive, Send
 
-from antiphon.api.http import Call, send_json
+from antiphon.api.http import Call, send_value
 from antiphon.engine.log import EventLog
 from antiphon.engine.run import Run
 from antiphon.wire import codec
 from antiphon.wire.events import Event
+from antiphon.wire.included import framing
 from antiphon.wire.request import StreamOptions
 from antiphon.wire.response import Response
 
@@ -25,7 +26,7 @@ OPENING_EVENTS = 2
 """response.created and response.in_progress are there at once; what comes after them is the model's."""
 
 
-async def answer_whole(run: Run, call: Call, headers: Mapping[bytes, bytes]) -> None:
+async def answer_whole(run: Run, call: Call, headers: Mapping[bytes, bytes], wanted: Collection[str]) -> None:
     """The final response as JSON; raises the error the run failed with."""
     watcher = asyncio.create_task(_cancel_when_left(run, call.receive))
     try:
@@ -35,7 +36,7 @@ async def answer_whole(run: Run, call: Call, headers: Mapping[bytes, bytes]) -> 
         raise
     finally:
         watcher.cancel()
-    await send_json(call.scope, call.send, call.dialect.encode(response), headers=headers)
+    await send_value(call, response, wanted=wanted, headers=headers)
 
 
 async def answer_streamed(
@@ -43,6 +44,7 @@ async def answer_streamed(
     call: Call,
     headers: Mapping[bytes, bytes],
     *,
+    wanted: Collection[str],
     options: StreamOptions,
     first_byte_wait_s: float,
     keepalive_s: float,
@@ -56,6 +58,8 @@ async def answer_streamed(
         kind = (b"content-type", call.dialect.stream_type)
         await call.send(call.scope["antiphon"].head(200, [kind, *SSE_HEADERS, *headers.items()]))
         frame = call.dialect.frame
+        if run.plan.has_hosted:
+            frame = framing(frame, wanted)
         writer = _Writer(run.log, noisy(frame) if options.include_obfuscation else frame, call.send, keepalive_s)
         try:
             await writer.is_done

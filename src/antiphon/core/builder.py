@@ -50,6 +50,7 @@ from antiphon.core.drafts import (
     Draft,
     OpenPart,
     PartKind,
+    as_begun,
     in_status,
 )
 from antiphon.core.ids import NewId
@@ -71,7 +72,7 @@ from antiphon.wire.items import (
     ToolSearchCall,
     ToolSearchOutput,
 )
-from antiphon.wire.response import IncompleteDetails, Response, ResponseError, ServiceTier, Usage
+from antiphon.wire.response import IncompleteDetails, Response, ResponseError, ServiceTier, Usage, tool_usage
 
 WholeT = TypeVar("WholeT", bound=ClientCall | ToolSearchOutput)
 
@@ -130,7 +131,8 @@ class Builder:
     @property
     def response(self) -> Response:
         """The response as the events so far add up to it, unfinished items included."""
-        open_items = {draft.index: draft.snapshot() for draft in self._drafts.values()} | self._running
+        open_items = {draft.index: draft.snapshot() for draft in self._drafts.values()}
+        open_items |= {index: as_begun(item) for index, item in self._running.items()}
         output = tuple(item if item is not None else open_items[i] for i, item in enumerate(self._items))
         return structs.replace(self._response, output=output)
 
@@ -208,8 +210,9 @@ class Builder:
     def begin(self, item: HostedCall) -> int:
         """Adds the item of a hosted call that starts now; its index names the call from here on."""
         text = HOSTED_TEXTS.get(type(item))
-        draft = self._add(item if text is None else structs.replace(item, **{text.field: ""}))
-        self._running[draft.index] = draft.item  # type: ignore[assignment] # _add keeps the type
+        shown = as_begun(item) if text is None else structs.replace(item, **{text.field: ""})
+        draft = self._add(shown)
+        self._running[draft.index] = structs.replace(shown if text else item, id=draft.id)
         self._status(draft.index, "in_progress")
         if text is not None:
             told = getattr(item, text.field)
@@ -217,6 +220,10 @@ class Builder:
             self.append(text.done(self._sequence, draft.id, draft.index, told))
             self._running[draft.index] = structs.replace(item, id=draft.id)
         return draft.index
+
+    def running(self, index: int) -> HostedCall:
+        """A hosted call that has begun, whole."""
+        return cast("HostedCall", self._running[index])
 
     def progress(self, index: int, status: str) -> None:
         self._running[index] = in_status(self._running[index], status)
@@ -226,7 +233,7 @@ class Builder:
         """The call ended: `item` is as its tool left it, with its final status. Returns it under its own id."""
         done = structs.replace(item, id=self._running[index].id)
         status = getattr(done, "status", "failed" if getattr(done, "error", None) else "completed")
-        if status != "incomplete":  # the API has no such status event
+        if status != "incomplete" and status not in getattr(done, "untold", ()):  # of which the API has no event
             self._status(index, status)
         del self._running[index]
         self._done(index, done)
@@ -294,6 +301,7 @@ class Builder:
             error=error,
             service_tier=service_tier or self._response.service_tier,
         )
+        response = structs.replace(response, tool_usage=tool_usage(response)) if response.tools else response
         return TERMINAL[status](self._sequence, response)
 
     def append(self, event: ev.Event) -> None:
@@ -393,8 +401,12 @@ class Builder:
         assert draft.open.kind is PARTS[Text]
         part = draft.open
         place = (draft.id, draft.index, part.index, len(part.annotations))
-        self.append(ev.AnnotationAdded(self._sequence, *place, delta.annotation))
-        part.annotations.append(delta.annotation)
+        annotation = delta.annotation
+        if delta.spans:
+            end = sum(map(len, part.chunks))
+            annotation = structs.replace(annotation, start_index=end - delta.spans, end_index=end)
+        self.append(ev.AnnotationAdded(self._sequence, *place, annotation))
+        part.annotations.append(annotation)
 
     # -- calls
 

@@ -73,10 +73,12 @@ class ToolCall(Struct, frozen=True, gc=False):
 
 
 class Annotate(Struct, frozen=True, gc=False):
-    """An annotation of the text said last under `key`."""
+    """An annotation of the text said last under `key`: with `spans`, of its last so many characters, and its indices
+    are filled in."""
 
     annotation: Annotation
     key: str = "0"
+    spans: int = 0
 
 
 class Finish(Struct, frozen=True, gc=False):

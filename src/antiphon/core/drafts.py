@@ -108,6 +108,12 @@ def in_status(item: HostedT, status: str) -> HostedT:
     return structs.replace(item, error=UNFINISHED) if status == "incomplete" else item
 
 
+def as_begun(item: HostedT) -> HostedT:
+    """Without what is told only when the call ends."""
+    later = getattr(item, "done_only", ())
+    return structs.replace(item, **dict.fromkeys(later, UNSET)) if later else item
+
+
 EMPTY: dict[type, OutputItem] = {
     Message: Message(status="in_progress", content=(), role="assistant"),
     Reasoning: Reasoning(status="in_progress", summary=()),

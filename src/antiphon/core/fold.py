@@ -101,7 +101,7 @@ DONE_ONLY: Final[dict[str, frozenset[str]]] = {
     "reasoning": frozenset({"status", "encrypted_content"}),
     "function_call": frozenset({"status"}),
     "custom_tool_call": frozenset({"status"}),
-    "web_search_call": frozenset({"status", "action"}),
+    "web_search_call": frozenset({"status", "action", "results", "note"}),
     "file_search_call": frozenset({"status", "queries", "results"}),
     "code_interpreter_call": frozenset({"status", "outputs"}),
     "mcp_call": frozenset({"status", "output", "error"}),

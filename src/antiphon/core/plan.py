@@ -1,6 +1,6 @@
 """Plan: all that is decided before the first token, or a refusal. Pure: what it needs of the world is handed in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -32,7 +32,7 @@ from antiphon.wire.items import (
 )
 from antiphon.wire.request import ContextManagement, CreateResponse
 from antiphon.wire.response import InputTransformation, PromptCacheOptions, ReasoningConfig, Response, TextConfig
-from antiphon.wire.tools import DECLARED_MAX, FunctionTool, ServerTool, Unserved
+from antiphon.wire.tools import DECLARED_MAX, FunctionTool, ServerTool, ToolSearchTool, Unserved
 from antiphon.wire.tools import Tool as Declaration
 
 
@@ -55,6 +55,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Where the format was asked for."""
     version: int = 0
     """Of the conversation, if `context` begins with one."""
+
+    @property
+    def has_hosted(self) -> bool:
+        """Whether this server may run a tool for it."""
+        return any(isinstance(one.tool, ServerTool | ToolSearchTool) for one in self.kit.declared)
 
     @property
     def history(self) -> tuple[Item, ...]:
@@ -156,7 +161,7 @@ def make(
         kind, reason = next(iter(box.omitted.items()))
         raise UnsupportedParameter(reason or f"The tool '{kind}' is not enabled on this server.", param="tools")
     choice = _choice(kit, box)
-    response = _skeleton(request, model, new_id("resp"), now)
+    response = _skeleton(request, model, new_id("resp"), now, box.omitted)
     if withheld := _withheld(request, model, before, context):
         response = structs.replace(response, input_transformations=withheld)
     return Plan(
@@ -282,7 +287,9 @@ def references(items: Sequence[InputItem]) -> list[str]:
 # -- the response as it will first be seen
 
 
-def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -> Response:
+def _skeleton(
+    request: CreateResponse, model: str, response_id: str, now: int, omitted: Container[str] = ()
+) -> Response:
     context, cache = request.reasoning.context, request.prompt_cache_options
     return Response(
         id=response_id,
@@ -312,13 +319,17 @@ def _skeleton(request: CreateResponse, model: str, response_id: str, now: int) -
         temperature=1.0 if request.temperature is None else request.temperature,
         text=TextConfig(format=_echoed_format(request.text.format), verbosity=request.text.verbosity or "medium"),
         tool_choice=request.tool_choice,
-        tools=tuple(_echoed(tool) for tool in request.tools if not isinstance(tool, Unserved)),
+        tools=tuple(_echoed(tool) for tool in request.tools if not _is_omitted(tool, omitted)),
         top_logprobs=request.top_logprobs or 0,
         top_p=1.0 if request.top_p is None else request.top_p,
         truncation=request.truncation,
         user=request.user,
         metadata=request.metadata,
     )
+
+
+def _is_omitted(tool: Declaration, omitted: Container[str]) -> bool:
+    return isinstance(tool, Unserved) or (isinstance(tool, ServerTool) and tool.__struct_config__.tag in omitted)
 
 
 def _echoed(tool: Declaration) -> Declaration:

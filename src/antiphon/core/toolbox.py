@@ -431,7 +431,8 @@ def choice(wanted: wire.ToolChoice, box: Toolbox, tools_max: int) -> Choice:
     meant = _names({"type": _tag(wanted)} | structs.asdict(wanted), box)
     if not meant:
         raise InvalidRequest(f"Tool choice '{_tag(wanted)}' has yet to be found by 'tool_search'.", param="tool_choice")
-    if len(meant) > 1 and meant[0] in box.hosted:
+    hosted = box.hosted.get(meant[0])
+    if len(meant) > 1 and hosted is not None and hosted.declaration.NAMED_BY:  # a server, and any of its tools
         return Choice("required", frozenset(meant))
     return Choice(Named(meant[0]), None)
 

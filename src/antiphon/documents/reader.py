@@ -38,6 +38,7 @@ class Head(Struct, frozen=True):
     """A worker's first line."""
 
     kind: str = ""
+    title: str = ""
     isolated: bool = False
     refused: str = ""
 
@@ -69,11 +70,26 @@ class DocumentReader:
         found = family(data)
         if found == "ole":
             raise Unreadable(OLD_OFFICE, code="unsupported_file")
-        kind, text = ("text", await self._decoded(data)) if found == "text" else await self._extracted(data, found)
+        if found == "text":
+            kind, text = "text", await self._decoded(data)
+        else:
+            head, text = await self._extracted(data, found)
+            kind = head.kind
         for other, words in claimed.items():
             if other != kind:
                 raise Unreadable(f"{words}, but its content is {NAMES[kind]}")
         return text
+
+    async def page(self, data: bytes, *, is_html: bool) -> tuple[str, str]:
+        """The title of what a website gave, maybe empty, and its text. Raises Unreadable, and TooManyRequests."""
+        if not is_html:
+            return "", await self._text(data, {})
+        if not IS_POSIX:
+            raise Unreadable("this server cannot read web pages: it lacks what confines their reader")
+        if len(data) > self._settings.bytes_max:
+            raise Unreadable(f"the page has more than {self._settings.bytes_max} bytes")
+        head, text = await self._extracted(data, "html")
+        return head.title, text
 
     async def _decoded(self, data: bytes) -> str:
         text = await asyncio.to_thread(decoded, data) if len(data) > PIECE_BYTES else decoded(data)
@@ -83,7 +99,7 @@ class DocumentReader:
             raise Unreadable(f"it has more than {self._settings.chars_max} characters of text (documents.chars_max)")
         return text
 
-    async def _extracted(self, data: bytes, found: str) -> tuple[str, str]:
+    async def _extracted(self, data: bytes, found: str) -> tuple[Head, str]:
         if self._present >= self._settings.processes_max + self._settings.waiting_max:
             raise TooManyRequests("Too many documents are being read at once. Please retry in a few seconds.")
         self._present += 1
@@ -94,7 +110,7 @@ class DocumentReader:
             self._present -= 1
         if head.refused:
             raise Unreadable(head.refused)
-        return head.kind, text
+        return head, text
 
     async def _worked(self, data: bytes, found: str) -> tuple[Head, str]:
         """One process from its start to its end, which is here, whatever happens."""

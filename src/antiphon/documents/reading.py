@@ -22,6 +22,7 @@ class Reading:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
+        self.title = ""
         self._pieces: list[str] = []
         self._chars = 0
         self._cells = 0

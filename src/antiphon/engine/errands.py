@@ -67,8 +67,7 @@ class Errands:
                 raise failure
 
     async def _run_one(self, index: int, hosted: Hosted) -> ApiError | None:
-        item = self._builder.response.output[index]
-        assert isinstance(item, HostedCall)
+        item = self._builder.running(index)
         kind = str(item.__struct_config__.tag)
         failure: ApiError | None = None
         logger.debug("a tool runs", response=self._builder.response.id, tool=kind, item=item.id)

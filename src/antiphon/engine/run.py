@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from msgspec import UNSET, UnsetType, json, structs
 
-from antiphon.core import compaction
+from antiphon.core import citations, compaction
 from antiphon.core import plan as planning
 from antiphon.core import usage as counting
 from antiphon.core.builder import Builder
 from antiphon.core.calls import Calls, HostedRequest, Refused
+from antiphon.core.citations import Citing
 from antiphon.core.compaction import Kept
 from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
 from antiphon.core.lowering import is_async, text_of
@@ -80,6 +81,7 @@ class Run:
             past=journal.past if journal else NOTHING_YET,
         )
         self._kit, self._box = plan.kit, plan.box
+        self._sources = plan.context.sources
         self._journal = journal
         self._checks = checks
         self._usages: list[Usage] = []
@@ -192,7 +194,7 @@ class Run:
             return prompt
         if begun := past.begun:
             return await self._resumed(prompt, begun)
-        running = [(index, item) for index, item in past.running.items() if isinstance(item, HostedCall)]
+        running = [(index, item) for index, item in past.running.items() if _tells_its_call(item)]
         self._builder.abandon(keeps=[index for index, _ in running])
         self._publish()
         if running:  # whether they may be made again has been asked before
@@ -265,6 +267,7 @@ class Run:
         world, spent = self._world, self._usages[-1].output_tokens if self._usages else 0
         shown = world.opened(self.project, added, "input")
         prompt = planning.extended(prompt, shown, refused, world.tools, world.new_id, spent)
+        self._sources = (*self._sources, *citations.sources(added, world.tools))
         return self._equipped(prompt, added)
 
     def _equipped(self, prompt: Prompt, added: Sequence[Item]) -> Prompt:
@@ -320,10 +323,13 @@ class Run:
         said = counting.Said()
         builder, limit = self._builder, self._world.limits.output_chars_max
         finish: Finish | None = None
+        citing = Citing(self._sources, writes=prompt.format is None) if self._sources else None
         async with aclosing(self._model.stream(prompt)) as batches:
             async for batch in batches:
                 if self._first_token_s is None:
                     self._first_token_s = time.monotonic() - self._began
+                if citing is not None:
+                    batch = [*citing.read(batch)]
                 for delta in batch:
                     builder.feed(delta)
                     kind = type(delta)
@@ -368,6 +374,7 @@ class Run:
     def _opened(self, prompt: Prompt, added: Sequence[Item]) -> Prompt:
         """With what came before the first turn: now it is known what there is to choose from."""
         shown = self._world.opened(self.project, added, "input")
+        self._sources = (*self._sources, *citations.sources(added, self._world.tools))
         return self._chosen(planning.told(prompt, shown, self._world.tools), chooses=True)
 
     def _errands(self) -> Errands:
@@ -444,6 +451,11 @@ class Run:
 def _is_counted(item: Item) -> bool:
     """Whether it is a call of a tool of this server, as `max_tool_calls` counts them."""
     return isinstance(item, HostedCall | ToolSearchOutput) and not isinstance(item, Opening)
+
+
+def _tells_its_call(item: HostedCall | Compaction) -> TypeGuard[HostedCall]:
+    """Whether a call that has begun can be made again from its item alone. Of another its turn is taken again."""
+    return isinstance(item, HostedCall) and not getattr(item, "done_only", ())
 
 
 def _is_first(item: Item) -> bool:

@@ -11,6 +11,7 @@ TOOLS = {
     "scripted": "antiphon.tools.scripted:ScriptedTool",
     "mcp": "antiphon.tools.mcp:McpTool",
     "plugins": "antiphon.tools.plugin:PluginTools",
+    "web_search": "antiphon.tools.web_search:WebSearchTool",
 }
 
 

@@ -20,6 +20,7 @@ from antiphon.wire.actions import (
 )
 from antiphon.wire.formats import JsonSchemaFormat, ReasoningEffort, TextFormat
 from antiphon.wire.tools import JsonObject
+from antiphon.wire.web import WebSearchCall
 
 ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 MessagePhase: TypeAlias = Literal["commentary", "final_answer"]
@@ -441,8 +442,9 @@ class McpApprovalResponse(ItemBase, frozen=True, kw_only=True, tag="mcp_approval
     reason: str | None = None
 
 
-HostedCall: TypeAlias = ScriptedCall | PluginCall | McpListTools | McpCall
-"""Items that record what this server itself ran."""
+HostedCall: TypeAlias = ScriptedCall | PluginCall | McpListTools | McpCall | WebSearchCall
+"""Items that record what this server itself ran. A type may say of its fields, `done_only`, which are told when the
+call ends; of its statuses, `untold`, which have no event; and `asked_for`, what each value of `include` shows."""
 Opening: TypeAlias = McpListTools
 """Those that no model asked for: they come first, and count as no tool call."""
 Asking: TypeAlias = McpApprovalRequest
@@ -489,6 +491,7 @@ ID_PREFIXES: dict[type[Item], str] = {
     Compaction: "cmp",
     ScriptedCall: "sc",
     PluginCall: "tc",
+    WebSearchCall: "ws",
     McpListTools: "mcpl",
     McpCall: "mcp",
     McpApprovalRequest: "mcpr",

@@ -33,7 +33,7 @@ Includable: TypeAlias = Literal[
 ]
 INCLUDABLE = frozenset(get_args(Includable))
 """What `include` may ask for. Logprobs are made and reasoning is sealed only when asked for; pictures are always there;
-the rest belongs to hosted tools, and comes with them."""
+the rest belongs to hosted tools (included.py), and comes with them."""
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 
@@ -159,9 +159,8 @@ LATER: dict[str, Later] = {
 }
 LATER_TYPES = frozenset(
     {  # item and part types of the reference that are refused by name for now, and choices of tools not run here
-        *("file_search_call", "web_search_call", "code_interpreter_call"),
+        *("file_search_call", "code_interpreter_call"),
         *("image_generation_call", "program", "program_output"),
-        *("file_search", "web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
-        *("image_generation", "code_interpreter", "programmatic_tool_calling"),
+        *("file_search", "image_generation", "code_interpreter", "programmatic_tool_calling"),
     }
 )

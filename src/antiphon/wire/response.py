@@ -10,7 +10,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from antiphon.wire.formats import Format, ReasoningEffort, TextFormat
 from antiphon.wire.items import InputText, OutputItem
-from antiphon.wire.tools import Tool, ToolChoice
+from antiphon.wire.tools import Tool, ToolChoice, WebSearchBase
+from antiphon.wire.web import WebSearchCall
 
 ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
@@ -91,6 +92,31 @@ class InputTransformation(Struct, frozen=True, kw_only=True):
     reason: Literal["model_mismatch", "turn_boundary"]
 
 
+class ImageGenTokens(Struct, frozen=True, kw_only=True):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class ImageGenUsage(Struct, frozen=True, kw_only=True):
+    input_tokens: int = 0
+    input_tokens_details: ImageGenTokens = ImageGenTokens()
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class WebSearchUsage(Struct, frozen=True, kw_only=True):
+    """Searches that were put to a search engine; pages that were opened do not count."""
+
+    num_requests: int = 0
+
+
+class ToolUsage(Struct, frozen=True, kw_only=True):
+    """What hosted tools used, of a response that had any that counts."""
+
+    image_gen: ImageGenUsage = ImageGenUsage()
+    web_search: WebSearchUsage = WebSearchUsage()
+
+
 class Response(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["response"] = "response"
@@ -122,6 +148,7 @@ class Response(Struct, frozen=True, kw_only=True):
     temperature: float = 1.0
     text: TextConfig = TextConfig()
     tool_choice: ToolChoice = "auto"
+    tool_usage: ToolUsage | UnsetType = UNSET
     tools: tuple[Tool, ...] = ()
     top_logprobs: int = 0
     top_p: float = 1.0
@@ -129,3 +156,11 @@ class Response(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     user: str | None = None
     metadata: dict[str, str] = {}
+
+
+def tool_usage(response: Response) -> ToolUsage | UnsetType:
+    """Of a response as it ends."""
+    if not any(isinstance(tool, WebSearchBase) for tool in response.tools):
+        return UNSET
+    searches = sum(item.searches for item in response.output if isinstance(item, WebSearchCall))
+    return ToolUsage(web_search=WebSearchUsage(num_requests=searches))

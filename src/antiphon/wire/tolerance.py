@@ -33,7 +33,7 @@ DEEP_ITEMS = frozenset(
 PLAIN_ITEMS = frozenset(
     {
         *("shell_call", "shell_call_output", "local_shell_call", "local_shell_call_output", "apply_patch_call"),
-        *("apply_patch_call_output", "computer_call", "computer_call_output"),
+        *("apply_patch_call_output", "computer_call", "computer_call_output", "web_search_call"),
     }
 )
 """Items in which a null says nothing, however deep it stands."""
@@ -232,6 +232,8 @@ def tool(value: Any) -> Any:
         return value | {"type": kind.removeprefix("antiphon:")}
     if isinstance(value.get("tools"), list):
         return value | {"tools": _tools(value["tools"])}
+    for name in value.keys() & {"filters", "user_location"}:
+        value = value | {name: _without_nulls(value[name])}
     if kind == "custom" and "format" in value:
         return value | {"format": _flat(_without_nulls(value["format"]), "grammar")}
     return value

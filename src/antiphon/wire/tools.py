@@ -195,6 +195,63 @@ class McpTool(ServerTool, frozen=True, kw_only=True, tag="mcp"):
         return structs.replace(self, **secrets)
 
 
+class UserLocation(Struct, frozen=True, kw_only=True):
+    """About where the user is. `country` is an ISO code of two letters, `timezone` one of IANA's."""
+
+    type: Literal["approximate"] = "approximate"
+    city: str | None = None
+    country: Annotated[str, Meta(pattern=r"^[A-Za-z]{2}$")] | None = None
+    region: str | None = None
+    timezone: str | None = None
+
+
+Domain: TypeAlias = Annotated[str, Meta(max_length=253, pattern=r"^[^\s/:@?#.]+(\.[^\s/:@?#.]+)*$")]
+
+
+class WebFilters(Struct, frozen=True, kw_only=True):
+    """Each domain stands for those below it, too."""
+
+    allowed_domains: Annotated[tuple[Domain, ...], Meta(max_length=100)] | None = None
+    blocked_domains: Annotated[tuple[Domain, ...], Meta(max_length=100)] | None = None
+
+
+class WebSearchBase(ServerTool, frozen=True, kw_only=True):
+    """Searches the web and reads its pages."""
+
+    search_context_size: Literal["low", "medium", "high"] = "medium"
+    user_location: UserLocation = UserLocation(country="US")
+    """As the reference has it where none is given; `{"type": "approximate"}` is nowhere."""
+
+
+class FilteredWebSearch(WebSearchBase, frozen=True, kw_only=True):
+    """`external_web_access`: false keeps to what is at hand."""
+
+    external_web_access: bool | UnsetType = UNSET
+    filters: WebFilters | None = None
+
+
+class WebSearchTool(FilteredWebSearch, frozen=True, kw_only=True, tag="web_search"):
+    pass
+
+
+class WebSearchTool20250826(FilteredWebSearch, frozen=True, kw_only=True, tag="web_search_2025_08_26"):
+    pass
+
+
+class PreviewWebSearch(WebSearchBase, frozen=True, kw_only=True):
+    """The older form."""
+
+    search_content_types: tuple[Literal["text", "image"], ...] | UnsetType = UNSET
+
+
+class WebSearchPreviewTool(PreviewWebSearch, frozen=True, kw_only=True, tag="web_search_preview"):
+    pass
+
+
+class WebSearchPreviewTool20250311(PreviewWebSearch, frozen=True, kw_only=True, tag="web_search_preview_2025_03_11"):
+    pass
+
+
 class Unserved(ToolBase, frozen=True, kw_only=True, tag="antiphon:unserved"):
     """A hosted tool of the reference that this server cannot run: `kind` is its type. The codec makes these, so that
     a tool which is merely offered can be left out and named."""
@@ -215,15 +272,14 @@ Tool: TypeAlias = (
     | ScriptedTool
     | PluginTool
     | McpTool
+    | WebSearchTool
+    | WebSearchTool20250826
+    | WebSearchPreviewTool
+    | WebSearchPreviewTool20250311
     | Unserved
 )
 
-HOSTED = frozenset(
-    {
-        *("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
-        *("file_search", "code_interpreter", "image_generation", "programmatic_tool_calling"),
-    }
-)
+HOSTED = frozenset({"file_search", "code_interpreter", "image_generation", "programmatic_tool_calling"})
 """Types of tools that only a server can run."""
 DECLARED_MAX = 10_000
 """Tools in one request, with those that wait to be found and those in namespaces: looking at them takes its time."""
@@ -268,6 +324,18 @@ class ChosenMcp(ChoiceBase, frozen=True, kw_only=True, tag="mcp"):
     name: str | UnsetType | None = UNSET
 
 
+class ChosenWebSearch(ChoiceBase, frozen=True, kw_only=True, tag="web_search"):
+    pass
+
+
+class ChosenWebSearchPreview(ChoiceBase, frozen=True, kw_only=True, tag="web_search_preview"):
+    pass
+
+
+class ChosenWebSearchPreview20250311(ChoiceBase, frozen=True, kw_only=True, tag="web_search_preview_2025_03_11"):
+    pass
+
+
 class AllowedTools(ChoiceBase, frozen=True, kw_only=True, tag="allowed_tools"):
     """All tools are shown to the model, but only these may be called. `tools` name them: `{type, name, …}`."""
 
@@ -284,6 +352,9 @@ Chosen: TypeAlias = (
     | ChosenComputerUse
     | ChosenComputerPreview
     | ChosenMcp
+    | ChosenWebSearch
+    | ChosenWebSearchPreview
+    | ChosenWebSearchPreview20250311
 )
 """One tool that must be called."""
 ToolChoice: TypeAlias = Literal["none", "auto", "required"] | Chosen | AllowedTools
