@@ -61,7 +61,7 @@ class Engine:
         self._catalog = catalog
         self._locks = Locks(world.store.conversations, world.clock)
         self.conversations = Conversations(world)
-        self.overviews = Overviews(world.store, catalog, world.meter)
+        self.overviews = Overviews(world.store, catalog, world.tools.values(), world.meter)
         self._background = Background(world, self._made_again, self._remember)
         self._repeats = Repeats(world.store.requests, world.clock)
         self._runs: dict[str, Run] = {}

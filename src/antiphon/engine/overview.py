@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import structs
 
+from antiphon.core.hosted import Tool
 from antiphon.core.ports import Check, Store
 from antiphon.core.rollups import Rollup, Tally, quantile
 from antiphon.engine.catalog import Catalog
@@ -20,9 +21,10 @@ CHECKED_S: Final = 5.0
 
 
 class Overviews:
-    def __init__(self, store: Store, catalog: Catalog, meter: Meter) -> None:
+    def __init__(self, store: Store, catalog: Catalog, tools: Iterable[Tool], meter: Meter) -> None:
         self._store = store
         self._catalog = catalog
+        self._tools = tuple(dict.fromkeys(tools))
         self._meter = meter
         self._checked_at = -CHECKED_S
         self._checking: asyncio.Lock = asyncio.Lock()
@@ -36,12 +38,12 @@ class Overviews:
         return Overview(since=since, until=until, step=step, points=points)
 
     async def conditions(self) -> Conditions:
-        """Of the store and of every model."""
+        """Of the store, of every model, and of every tool that is set up."""
         async with self._checking:
             if time.monotonic() - self._checked_at >= CHECKED_S:
-                parts = (self._store.check(), *(model.check() for model in self._catalog.models))
-                found = await asyncio.gather(*parts)
-                self._conditions = Conditions(data=tuple(map(_condition, found)))
+                parts = (self._store, *self._catalog.models, *self._tools)
+                found = await asyncio.gather(*(part.check() for part in parts))
+                self._conditions = Conditions(data=tuple(_condition(check) for check in found if check is not None))
                 self._checked_at = time.monotonic()
             return self._conditions
 
