@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from msgspec import structs
@@ -17,18 +17,19 @@ from antiphon.wire.overview import Condition, Conditions, Overview, OverviewPoin
 ROLLUPS_MAX: Final = 200_000
 """Read at once: a week of ten models on two processes."""
 CHECKED_S: Final = 5.0
-"""How long a look at everything counts: upstreams are not asked at every click."""
+"""How long a look counts: upstreams are not asked at every click."""
+TOOL_CHECKED_S: Final = 600.0
+"""To ask some tools costs money."""
 
 
 class Overviews:
     def __init__(self, store: Store, catalog: Catalog, tools: Iterable[Tool], meter: Meter) -> None:
         self._store = store
-        self._catalog = catalog
-        self._tools = tuple(dict.fromkeys(tools))
         self._meter = meter
-        self._checked_at = -CHECKED_S
-        self._checking: asyncio.Lock = asyncio.Lock()
-        self._conditions = Conditions(data=())
+        self._checking = asyncio.Lock()
+        quick = (store.check, *(model.check for model in catalog.models))
+        self._parts = [_Part(look, CHECKED_S) for look in quick]
+        self._parts += [_Part(tool.check, TOOL_CHECKED_S) for tool in dict.fromkeys(tools)]
 
     async def over_time(self, project: str, since: int, until: int, step: int) -> Overview:
         """`since`, `until` and `step` in seconds, whole minutes."""
@@ -40,12 +41,24 @@ class Overviews:
     async def conditions(self) -> Conditions:
         """Of the store, of every model, and of every tool that is set up."""
         async with self._checking:
-            if time.monotonic() - self._checked_at >= CHECKED_S:
-                parts = (self._store, *self._catalog.models, *self._tools)
-                found = await asyncio.gather(*(part.check() for part in parts))
-                self._conditions = Conditions(data=tuple(_condition(check) for check in found if check is not None))
-                self._checked_at = time.monotonic()
-            return self._conditions
+            found = await asyncio.gather(*(part.checked() for part in self._parts))
+        return Conditions(data=tuple(_condition(check) for check in found if check is not None))
+
+
+class _Part:
+    """Something that says how it is, and what it said last."""
+
+    def __init__(self, look: Callable[[], Awaitable[Check | None]], good_s: float) -> None:
+        self._look = look
+        self._good_s = good_s
+        self._looked_at = -good_s
+        self._last: Check | None = None
+
+    async def checked(self) -> Check | None:
+        if time.monotonic() - self._looked_at >= self._good_s:
+            self._last = await self._look()
+            self._looked_at = time.monotonic()
+        return self._last
 
 
 def _condition(check: Check) -> Condition:

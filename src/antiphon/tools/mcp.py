@@ -178,15 +178,15 @@ class McpTool(Tool):
 
     async def check(self) -> Check | None:
         name, places = "tool mcp", self._places.known
-        if not self._settings.enabled:
+        if not self._settings.enabled or not places:
             return None
         if not self._is_installed:
-            return Check(name=name, ok=not places, detail="not installed", remedy=INSTALL)
+            return Check(name=name, ok=False, detail="not installed", remedy=INSTALL)
         found = await asyncio.gather(*(self._checked(label, place) for label, place in places.items()))
         faults = [text for text, is_well in found if not is_well]
         if faults:
             return Check(name=name, ok=False, detail="; ".join(faults), remedy="see [[tools.mcp.servers]]")
-        return Check(name=name, ok=True, detail=", ".join(text for text, _ in found) or "no server configured")
+        return Check(name=name, ok=True, detail=", ".join(text for text, _ in found))
 
     async def _checked(self, label: str, place: Place) -> tuple[str, bool]:
         try:
