@@ -8,4 +8,5 @@ export type Page = { id: string; title: string; icon: IconName; load: () => Prom
 
 export const PAGES: Page[] = [
   { id: "explorer", title: "Explorer", icon: "compass", load: () => import("./explorer/Explorer.svelte") },
+  { id: "responses", title: "Responses", icon: "list", load: () => import("./responses/Responses.svelte") },
 ];

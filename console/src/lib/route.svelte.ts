@@ -1,10 +1,14 @@
-// Where the visitor is. The address lies behind the #, so that the server knows "/" alone: #/page/step/step.
+// Where the visitor is. The address lies behind the #, so that the server knows "/" alone: #/page/step/step?query.
 
 class Route {
   steps: string[] = $state.raw(read());
+  query = $state(queried());
 
   constructor() {
-    addEventListener("hashchange", () => (this.steps = read()));
+    addEventListener("hashchange", () => {
+      this.steps = read();
+      this.query = queried();
+    });
   }
 
   get page(): string {
@@ -13,7 +17,11 @@ class Route {
 }
 
 function read(): string[] {
-  return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
+  return location.hash.replace(/^#\/?|\?.*$/g, "").split("/").filter(Boolean).map(decoded);
+}
+
+function queried(): string {
+  return location.hash.split("?").slice(1).join("?");
 }
 
 function decoded(step: string): string {

@@ -1,0 +1,95 @@
+// Opened: one stored response with the items of its input; asked for again while it is being made.
+import { get } from "../lib/api";
+import type { Item } from "../lib/fold";
+import { isUnfinished, pathOf, type Page, type Stored } from "./stored";
+
+const ITEMS = 100;
+const RENEW_EVERY_MS = 1_200;
+
+export class Opened {
+  response: Stored | null = $state.raw(null);
+  /** Of the input, oldest first: what its own request gave. */
+  input: Item[] = $state.raw([]);
+  /** And what it found there, from the responses before it; of a long chain the newest part. */
+  earlier: Item[] = $state.raw([]);
+  hasEarlier = $state(false);
+  fault = $state("");
+  readonly stop = new AbortController();
+  #items: Item[] = [];
+  #boundary = "";
+  #renewing = 0;
+
+  constructor(
+    readonly id: string,
+    readonly onput: (response: Stored) => void,
+  ) {}
+
+  async begin(): Promise<void> {
+    try {
+      this.response = await this.#get<Stored>(pathOf(this.id));
+      this.#boundary = await this.#lastOf(this.response.previous_response_id);
+      await this.loadItems();
+    } catch (error) {
+      if (!this.stop.signal.aborted) this.fault = (error as Error).message;
+      return;
+    }
+    this.#renewLater();
+  }
+
+  close(): void {
+    this.stop.abort();
+    clearTimeout(this.#renewing);
+  }
+
+  /** The newest items of the input, or those before the ones that are here. */
+  async loadItems(): Promise<void> {
+    const after = this.#items[0] ? `&after=${this.#items[0]["id"]}` : "";
+    const page = await this.#get<Page<Item>>(`${pathOf(this.id)}/input_items?limit=${ITEMS}&order=desc${after}`);
+    this.#items = [...page.data.reverse(), ...this.#items];
+    this.hasEarlier = page.has_more;
+    const begin = this.#items.findIndex((item) => item["id"] === this.#boundary) + 1;
+    this.earlier = this.#items.slice(0, begin);
+    this.input = this.#items.slice(begin);
+  }
+
+  async cancel(): Promise<void> {
+    this.#take(await this.#get<Stored>(`${pathOf(this.id)}/cancel`, "POST"));
+  }
+
+  async renew(): Promise<void> {
+    this.#take(await this.#get<Stored>(pathOf(this.id)));
+  }
+
+  async delete(): Promise<void> {
+    await this.#get(pathOf(this.id), "DELETE");
+  }
+
+  #take(response: Stored): void {
+    this.response = response;
+    this.onput(response);
+  }
+
+  /** The id of the last item that the response before it left; "" where that is not to be known. */
+  async #lastOf(previous: string | null): Promise<string> {
+    if (!previous) return "";
+    try {
+      const { output } = await this.#get<Stored>(pathOf(previous));
+      const last = output.at(-1) ?? (await this.#get<Page<Item>>(`${pathOf(previous)}/input_items?limit=1&order=desc`)).data[0];
+      return String(last?.["id"] ?? "");
+    } catch {
+      return "";
+    }
+  }
+
+  #renewLater(): void {
+    if (!this.response || !isUnfinished(this.response.status) || this.stop.signal.aborted) return;
+    this.#renewing = setTimeout(async () => {
+      if (!document.hidden) await this.renew().catch(() => undefined);
+      this.#renewLater();
+    }, RENEW_EVERY_MS);
+  }
+
+  #get<T>(path: string, method = "GET"): Promise<T> {
+    return get<T>(path, { method, signal: this.stop.signal });
+  }
+}
