@@ -88,9 +88,9 @@ export class Family {
     const waiting: [string, number][] = [[this.#root, 0]];
     for (let next = waiting.pop(); next; next = waiting.pop()) {
       const [id, depth] = next;
-      const own = (children.get(id) ?? []).sort((a, b) => this.#rows.get(b)!.at - this.#rows.get(a)!.at);
+      const own = (children.get(id) ?? []).sort((a, b) => this.#rows.get(a)!.at - this.#rows.get(b)!.at);
       members.push({ id, row: this.#rows.get(id) ?? null, depth, forks: own.length });
-      waiting.push(...own.map((child): [string, number] => [child, depth + (own.length > 1 ? 1 : 0)]));
+      waiting.push(...own.reverse().map((child): [string, number] => [child, depth + (own.length > 1 ? 1 : 0)]));
     }
     this.members = members;
   }

@@ -6,7 +6,7 @@ import { inputText, isUnfinished, pathOf, rowOf, type Page, type Row, type Store
 
 const PAGE = 100;
 const NEWEST = 20;
-const RENEW_EVERY_MS = 2_500;
+const RENEW_EVERY_MS = 2_000;
 const UNFINISHED_MAX = 8;
 const SETTLED_MS = 120;
 

@@ -32,6 +32,7 @@ export class Replay {
 
   async read(): Promise<void> {
     try {
+      if (!this.response.background) throw new Error("This response cannot be streamed because it was not created with background=true.");
       const answer = await ask(`${pathOf(this.response.id)}?stream=true`, { signal: this.#stop.signal });
       if (!answer.ok) throw await refused(answer);
       for await (const batch of arrivals(answer, performance.now())) {

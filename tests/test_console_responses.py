@@ -1,0 +1,271 @@
+"""The console's page of stored responses, in a real browser on a running server: found by their labels, opened, played
+again, cancelled, deleted; thousands of them in one list."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, expect
+
+from antiphon.stores.sqlite import SqliteStore
+from antiphon.wire.items import InputText, Message, OutputText
+from antiphon.wire.response import Response, Usage
+from tests.conftest import WAIT_S, serve
+from tests.test_console import MODULES, needs_modules, settings, violations, watch
+from tests.test_console import browser as browser  # noqa: PLC0414 # a fixture
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STORED = 5_000
+TOGETHER = 200
+APPS = ("desk", "search", "batch", "desk & search")
+T0 = int(time.time()) - 10 * STORED
+
+
+def message(number: int, role: Literal["user", "assistant"], part: InputText | OutputText) -> Message:
+    return Message(id=f"msg_{role}_{number}", status="completed", role=role, content=(part,))
+
+
+async def put(store: SqliteStore, number: int) -> None:
+    response = Response(
+        id=f"resp_{number:05}",
+        created_at=T0 + 10 * number,
+        completed_at=T0 + 10 * number + 3,
+        status="completed" if number % 10 else "failed",
+        model="old" if number % 2 else "scripted",
+        metadata={"app": APPS[number % len(APPS)], "number": str(number)},
+        output=(message(number, "assistant", OutputText(text=f"answer {number}")),),
+        usage=Usage(input_tokens=3, output_tokens=2, total_tokens=5),
+    )
+    await store.save("default", response, (message(number, "user", InputText(text=f"question {number}")),), ())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One server for all tests, without /v1, with thousands of responses of the last hours."""
+    chosen = settings(tmp_path_factory.mktemp("store") / "test.db")
+    store = SqliteStore(chosen.storage, chosen.limits)
+    for begin in range(0, STORED, TOGETHER):
+        await asyncio.gather(*(put(store, number) for number in range(begin, begin + TOGETHER)))
+    await store.close()
+    async with serve(chosen) as address:
+        yield address.removesuffix("/v1")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, url: str) -> AsyncIterator[Page]:
+    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+    seen = watch(context, urlsplit(url).netloc, expected=("400 (Bad Request)",))  # what has no stream is asked for one
+    context.set_default_timeout(WAIT_S * 1000)
+    opened = await context.new_page()
+    yield opened
+    await context.close()
+    assert seen == []
+
+
+async def create(url: str, **body: object) -> dict[str, Any]:
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
+        answer = await client.post("/v1/responses", json={"model": "scripted", **body})
+        assert answer.status_code == 200, answer.text
+        if not body.get("stream"):
+            return dict(answer.json())
+        last = next(line for line in reversed(answer.text.splitlines()) if line.startswith("data: {"))
+        return dict(json.loads(last.removeprefix("data: "))["response"])
+
+
+def rows(page: Page) -> Locator:
+    return page.get_by_role("listbox", name="Responses").get_by_role("option")
+
+
+def detail(page: Page) -> Locator:
+    return page.get_by_role("region", name="The response", exact=True)
+
+
+async def test_they_are_filtered_by_labels_and_the_address_keeps_it(page: Page) -> None:
+    await page.goto("/#/responses")
+    await expect(rows(page).first).to_contain_text("question")
+    await page.get_by_label("Metadata key").fill("app")
+    await page.get_by_label("Metadata value").fill("desk & search")
+    await page.keyboard.press("Enter")
+    await expect(rows(page).first).to_contain_text("question 4999")
+    await expect(rows(page).nth(1)).to_contain_text("answer 4995")
+    await page.get_by_label("Metadata key").fill("number")
+    await page.get_by_label("Metadata value").fill("4003")
+    await page.get_by_role("button", name="Add the metadata filter").click()
+    await expect(rows(page)).to_have_count(1)
+    await page.reload()
+    await expect(rows(page)).to_have_count(1)
+    await expect(rows(page)).to_contain_text("answer 4003")
+    await page.go_back()
+    await expect(rows(page).nth(1)).to_contain_text("answer 4995")
+    await page.get_by_role("button", name="Remove the filter app = desk & search").click()
+    await expect(rows(page).nth(1)).not_to_contain_text("answer 4995")
+
+
+async def test_they_are_filtered_by_status_model_and_time(page: Page) -> None:
+    await page.goto(f"/#/responses?created_before={T0 + 10 * 100}")
+    await expect(rows(page).first).to_contain_text("answer 99")
+    await page.get_by_label("Model").select_option("scripted")
+    await expect(rows(page).first).to_contain_text("answer 98")
+    await page.get_by_label("Status").select_option("failed")
+    await expect(rows(page).first).to_contain_text("answer 90")
+    await expect(rows(page)).to_have_count(10)
+    await page.get_by_label("Time").select_option("Last hour")
+    await expect(rows(page).first).to_contain_text("answer 4990")
+    await page.get_by_role("button", name="Clear").click()
+    await expect(page.get_by_label("Status")).to_have_value("")
+
+
+async def test_five_thousand_are_one_list_of_few_rows(page: Page) -> None:
+    await page.goto(f"/#/responses?created_before={T0 + 10 * STORED}")
+    await expect(rows(page).first).to_contain_text("answer 4999")
+    await page.keyboard.press("j")
+    await page.keyboard.press("End")
+    await expect(rows(page).last).to_contain_text("question 0")
+    await expect(rows(page).last).to_have_attribute("aria-posinset", str(STORED))
+    assert await rows(page).count() < 60
+    await page.keyboard.press("Home")
+    await expect(rows(page).first).to_contain_text("answer 4999")
+
+
+async def test_keys_walk_through_the_list_open_and_go_back(page: Page) -> None:
+    await page.goto(f"/#/responses?created_before={T0 + 10 * STORED}")
+    await expect(rows(page).first).to_contain_text("answer 4999")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("k")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Enter")
+    await expect(detail(page)).to_contain_text("question 4998")
+    await page.keyboard.press("j")
+    await expect(detail(page)).to_contain_text("question 4997")
+    await page.keyboard.press("Escape")
+    await expect(detail(page)).to_be_hidden()
+    await expect(rows(page).and_(page.locator("[aria-selected=true]"))).to_contain_text("question 4997")
+
+
+async def test_one_is_read_with_its_calls_and_within_its_tree(page: Page, url: str) -> None:
+    tools = [{"type": "function", "name": "weather"}]
+    first = await create(url, input='think hmm | call weather {"city": "Ghent"}', tools=tools, metadata={"trip": "1"})
+    answer = {"type": "function_call_output", "call_id": first["output"][1]["call_id"], "output": '{"celsius": 11}'}
+    second = await create(url, input=[answer], previous_response_id=first["id"], instructions="Be brief.")
+    forks = [await create(url, input=f"say fork {n}", previous_response_id=second["id"]) for n in (1, 2)]
+    await page.goto(f"/#/responses/{second['id']}")
+    await expect(detail(page).get_by_role("region", name="Input")).to_contain_text('"city": "Ghent"')
+    await expect(detail(page).get_by_role("region", name="Input")).to_contain_text('"celsius": 11')
+    await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("got: ")
+    await detail(page).get_by_text("Earlier in the chain").click()
+    await expect(detail(page)).to_contain_text("Reasoning")
+    links = detail(page).get_by_role("list", name="Tree").get_by_role("link")
+    await expect(links).to_have_count(4)
+    await expect(links.nth(1)).to_have_attribute("aria-current", "true")
+    await expect(links.nth(1)).to_contain_text("2 forks")
+    await expect(links.nth(3)).to_contain_text("say fork 2")
+    await links.nth(3).click()
+    await expect(detail(page).get_by_role("heading", level=2)).to_have_text(forks[1]["id"])
+    async with page.expect_download() as started:
+        await detail(page).get_by_role("button", name="JSON", exact=True).click()
+    saved = json.loads(Path(await (await started.value).path()).read_text("utf-8"))
+    assert (saved["response"], len(saved["input_items"])) == (forks[1], 5)
+
+
+async def test_one_is_deleted_once_that_is_confirmed(page: Page, url: str) -> None:
+    made = await create(url, input="say goodbye", metadata={"fate": "deleted"})
+    await page.goto(f"/#/responses/{made['id']}?metadata[fate]=deleted")
+    await detail(page).get_by_role("button", name="Delete", exact=True).click()
+    await page.keyboard.press("Escape")
+    await expect(detail(page)).to_contain_text("goodbye")
+    await detail(page).get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
+    await expect(detail(page)).to_be_hidden()
+    await expect(page.get_by_text("No stored response is like that.")).to_be_visible()
+    async with httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get(f"/v1/responses/{made['id']}")).status_code == 404
+
+
+async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url: str) -> None:
+    made = await create(url, input="stall", background=True, metadata={"fate": "cancelled"})
+    await page.goto("/#/responses?metadata[fate]=cancelled")
+    await rows(page).first.click()
+    await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("stalling")
+    await detail(page).get_by_role("tab", name="Events").click()
+    await expect(detail(page)).to_contain_text("not created with stream=true")
+    await detail(page).get_by_role("button", name="Cancel", exact=True).click()
+    await expect(detail(page)).to_contain_text("cancelled")
+    await expect(detail(page).get_by_role("button", name="Cancel", exact=True)).to_be_hidden()
+    await expect(rows(page).first).to_contain_text("cancelled")
+    async with httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get(f"/v1/responses/{made['id']}")).json()["status"] == "cancelled"
+
+
+async def test_what_is_new_comes_into_the_list_by_itself(page: Page, url: str) -> None:
+    await page.goto("/#/responses?metadata[fate]=new")
+    await expect(page.get_by_text("No stored response is like that.")).to_be_visible()
+    await create(url, input="say hello", metadata={"fate": "new"})
+    await expect(rows(page)).to_contain_text("hello")
+
+
+async def test_a_stream_is_played_again(page: Page, url: str) -> None:
+    made = await create(url, input="think hmm | say one two three", background=True, stream=True)
+    await page.goto(f"/#/responses/{made['id']}")
+    await detail(page).get_by_role("tab", name="Events").click()
+    growing = detail(page).get_by_role("region", name="The response so far")
+    await expect(growing).to_contain_text("one two three")
+    await detail(page).get_by_label("Time", exact=True).press("Home")
+    await expect(growing).not_to_contain_text("one")
+    await detail(page).get_by_label("Speed").select_option("4×")
+    await detail(page).get_by_role("button", name="Replay").click()
+    await expect(growing).to_contain_text("one two three")
+    await expect(growing).to_contain_text("completed")
+    await expect(detail(page).get_by_role("button", name="Replay")).to_be_visible()
+
+
+async def test_a_stream_whose_events_are_gone_says_why(browser: Browser, tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "test.db")
+    async with serve(chosen) as address:
+        made = await create(address.removesuffix("/v1"), input="say hello", background=True, stream=True)
+    store = SqliteStore(chosen.storage, chosen.limits)
+    await store.retention.prune_events(made["created_at"] + 60, made["created_at"], 100)
+    await store.close()
+    async with serve(chosen) as address:
+        page = await browser.new_page(base_url=address.removesuffix("/v1"), viewport={"width": 390, "height": 844})
+        await page.goto(f"/#/responses/{made['id']}")
+        await detail(page).get_by_role("tab", name="Events").click()
+        await expect(detail(page)).to_contain_text("its events are kept for a while only")
+        await page.get_by_role("button", name="Responses").click()
+        await expect(rows(page)).to_contain_text("hello")
+        await page.close()
+
+
+@needs_modules
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1440)])
+async def test_nothing_keeps_people_out(page: Page, url: str, scheme: Literal["light", "dark"], width: int) -> None:
+    made = await create(
+        url,
+        input='think hmm | call shout {"text": "x"} => say done',
+        tools=[{"type": "antiphon:scripted", "name": "shout"}],
+        metadata={"app": "desk"},
+        background=True,
+        stream=True,
+    )
+    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    await page.set_viewport_size({"width": width, "height": 844})
+    await page.goto("/#/responses?metadata[app]=desk")
+    await page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+    await expect(rows(page).first).to_contain_text("done")
+    if width < 1000:
+        assert await violations(page) == []
+    await rows(page).first.click()
+    await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("done")
+    await expect(detail(page).get_by_role("heading", level=2)).to_have_text(made["id"])
+    assert await violations(page) == []
+    await detail(page).get_by_role("tab", name="Events").click()
+    await expect(detail(page)).to_contain_text("spread evenly")
+    assert await violations(page) == []
