@@ -19,7 +19,7 @@ from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response, Usage
 from tests.conftest import WAIT_S, serve
 from tests.test_console import MODULES, needs_modules, settings, violations, watch
-from tests.test_console import browser as browser  # noqa: PLC0414 # a fixture
+from tests.test_console import browser as browser  # a fixture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,6 +82,10 @@ async def create(url: str, **body: object) -> dict[str, Any]:
 
 def rows(page: Page) -> Locator:
     return page.get_by_role("listbox", name="Responses").get_by_role("option")
+
+
+def contents(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 def detail(page: Page) -> Locator:
@@ -172,8 +176,8 @@ async def test_one_is_read_with_its_calls_and_within_its_tree(page: Page, url: s
     await expect(detail(page).get_by_role("heading", level=2)).to_have_text(forks[1]["id"])
     async with page.expect_download() as started:
         await detail(page).get_by_role("button", name="JSON", exact=True).click()
-    saved = json.loads(Path(await (await started.value).path()).read_text("utf-8"))
-    assert (saved["response"], len(saved["input_items"])) == (forks[1], 5)
+    saved = json.loads(contents(await (await started.value).path()))
+    assert (saved["response"], len(saved["input_items"])) == (forks[1], 6)
 
 
 async def test_one_is_deleted_once_that_is_confirmed(page: Page, url: str) -> None:
@@ -258,7 +262,7 @@ async def test_nothing_keeps_people_out(page: Page, url: str, scheme: Literal["l
     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await page.set_viewport_size({"width": width, "height": 844})
     await page.goto("/#/responses?metadata[app]=desk")
-    await page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+    await page.evaluate(contents(MODULES / "axe-core" / "axe.min.js"))
     await expect(rows(page).first).to_contain_text("done")
     if width < 1000:
         assert await violations(page) == []

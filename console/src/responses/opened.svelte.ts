@@ -1,5 +1,5 @@
 // Opened: one stored response with the items of its input; asked for again while it is being made.
-import { get } from "../lib/api";
+import { get, type JsonObject } from "../lib/api";
 import type { Item } from "../lib/fold";
 import { isUnfinished, pathOf, type Page, type Stored } from "./stored";
 
@@ -18,13 +18,18 @@ export class Opened {
   #items: Item[] = [];
   #boundary = "";
   #renewing = 0;
+  #begun = Promise.resolve();
 
   constructor(
     readonly id: string,
     readonly onput: (response: Stored) => void,
   ) {}
 
-  async begin(): Promise<void> {
+  begin(): Promise<void> {
+    return (this.#begun = this.#begin());
+  }
+
+  async #begin(): Promise<void> {
     try {
       this.response = await this.#get<Stored>(pathOf(this.id));
       this.#boundary = await this.#lastOf(this.response.previous_response_id);
@@ -50,6 +55,13 @@ export class Opened {
     const begin = this.#items.findIndex((item) => item["id"] === this.#boundary) + 1;
     this.earlier = this.#items.slice(0, begin);
     this.input = this.#items.slice(begin);
+  }
+
+  /** With the whole input, however long. */
+  async whole(): Promise<JsonObject> {
+    await this.#begun;
+    while (this.hasEarlier) await this.loadItems();
+    return { response: await this.#get(pathOf(this.id)), input_items: this.#items };
   }
 
   async cancel(): Promise<void> {

@@ -89,6 +89,7 @@ export class Replay {
   }
 
   #showAll(): void {
+    cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     this.spanMs = this.positionMs = this.events.at(-1)?.atMs ?? 0;
     this.#show(this.events.length);
