@@ -36,7 +36,7 @@ export class Replay {
       const answer = await ask(`${pathOf(this.response.id)}?stream=true`, { signal: this.#stop.signal });
       if (!answer.ok) throw await refused(answer);
       for await (const batch of arrivals(answer, performance.now())) {
-        this.events.push(...batch);
+        for (const arrived of batch) this.events.push(arrived);
         this.#frame ||= requestAnimationFrame(() => this.#showAll());
       }
       this.phase = "read";
