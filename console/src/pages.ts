@@ -8,5 +8,6 @@ export type Page = { id: string; title: string; icon: IconName; load: () => Prom
 
 export const PAGES: Page[] = [
   { id: "explorer", title: "Explorer", icon: "compass", load: () => import("./explorer/Explorer.svelte") },
+  { id: "playground", title: "Playground", icon: "chat", load: () => import("./playground/Playground.svelte") },
   { id: "responses", title: "Responses", icon: "list", load: () => import("./responses/Responses.svelte") },
 ];

@@ -26,5 +26,7 @@ export const ICONS = {
   fork: "M4.5 2.5v11M4.5 8.5c4 0 7-1 7-6M2.8 4.2 4.5 2.5l1.7 1.7M9.8 4.2l1.7-1.7 1.7 1.7",
   plus: "M8 3v10M3 8h10",
   external: "M9 2.5h4.5V7M13.5 2.5 7.5 8.5M11.5 9v4.5h-9v-9H7",
+  send: "M8 13V3.2M4 7l4-4 4 4",
+  clip: "M12.8 7.3 7.6 12.5a3.2 3.2 0 0 1-4.5-4.5l5.4-5.4a2.1 2.1 0 0 1 3 3L6.1 11a1 1 0 0 1-1.5-1.5l4.9-4.9",
 } as const;
 export type IconName = keyof typeof ICONS;

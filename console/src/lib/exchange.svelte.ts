@@ -1,7 +1,7 @@
 // Exchange: one request that was sent, and all that came back, as it comes.
-import { ask, type Asked, type Json, type JsonObject } from "../lib/api";
-import { fold, type Folded } from "../lib/fold";
-import { arrivals, type Arrived } from "../lib/sse";
+import { ask, type Asked, type Json, type JsonObject } from "./api";
+import { fold, type Folded } from "./fold";
+import { arrivals, type Arrived } from "./sse";
 
 export type Phase = "asking" | "streaming" | "done" | "stopped" | "broken";
 

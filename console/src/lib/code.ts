@@ -1,9 +1,18 @@
 // A request as code, ready to be pasted. The key never stands in it: it comes from the environment.
-import type { Json, JsonObject } from "../lib/api";
-import { written } from "../lib/json";
-import type { Operation } from "./catalogue";
+import type { Json, JsonObject } from "./api";
+import { written } from "./json";
 
-export type Whole = { operation: Operation; origin: string; fields: Record<string, string>; headers: Record<string, string>; body: JsonObject | null; file: string };
+/** What of an operation its code depends on. */
+export type Called = {
+  id: string;
+  method: string;
+  path: string;
+  parameters: { name: string; in: "path" | "query"; style?: string }[];
+  body: { properties?: Record<string, { format?: string }> } | null;
+  isForm: boolean;
+  needsKey: boolean;
+};
+export type Whole = { operation: Called; origin: string; fields: Record<string, string>; headers: Record<string, string>; body: JsonObject | null; file: string };
 /** `key`: from where the code takes the API key. */
 export type Language = { id: string; title: string; key: string; write: (whole: Whole, sdkNames: Set<string>) => string };
 
@@ -25,7 +34,7 @@ export function target({ operation, fields }: Pick<Whole, "operation" | "fields"
   return query.length ? `${path}?${query.join("&")}` : path;
 }
 
-function queryOf(operation: Operation, fields: Record<string, string>): Record<string, string> {
+function queryOf(operation: Called, fields: Record<string, string>): Record<string, string> {
   return Object.fromEntries(
     operation.parameters
       .filter((one) => one.in === "query" && fields[one.name])
@@ -62,7 +71,7 @@ function plain(value: Json): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-export function fileField(operation: Operation): string {
+export function fileField(operation: Called): string {
   return Object.entries(operation.body?.properties ?? {}).find(([, schema]) => schema.format === "binary")?.[0] ?? "file";
 }
 
@@ -93,9 +102,9 @@ const CALLS: Record<string, [call: string, ...ids: string[]]> = {
 };
 const PREFIX = /^\/(openresponses\/)?v1(?=\/)/;
 
-type Called = { base: string; path: string; call: string | null; ids: string[]; query: JsonObject; isStream: boolean };
+type Call = { base: string; path: string; call: string | null; ids: string[]; query: JsonObject; isStream: boolean };
 
-function called(whole: Whole): Called {
+function called(whole: Whole): Call {
   const { operation, fields, origin, body } = whole;
   const prefix = PREFIX.exec(operation.path)?.[0] ?? "";
   const known = prefix ? CALLS[`${operation.method} ${operation.path.slice(prefix.length)}`] : undefined;

@@ -1,0 +1,189 @@
+// Chat: turns as a tree. Each is a stored response that goes on from its parent's; `head` is the one that the next goes on
+// from, and the way up from it is what is shown. The browser keeps the ids and how each was asked for; the rest is read
+// again from the server. Lives as long as the window, so that a turn streams on while another page is looked at.
+import { get, type JsonObject } from "../lib/api";
+import type { Folded, Item } from "../lib/fold";
+import { Exchange } from "../lib/exchange.svelte";
+import { read } from "../lib/json";
+import { keep, kept } from "../lib/kept";
+import type { Attached } from "./items";
+import type { Arrived } from "../lib/sse";
+
+/** A turn as the browser keeps it. `asked`: the request without its input, of which it had `given` items. */
+type Kept = { id: string; parent: string | null; title: string; asked: JsonObject; given: number; firstMs: number | null; perSecond: number | null };
+export type Turn = Kept & { input: Item[]; response: Folded | null; fault: string };
+export type Refusal = { message: string; code: string; param: string };
+
+const TURNS_MAX = 300;
+const KEPT_CHARS_MAX = 1_500_000; // browsers keep some 5 MB for all of a server's pages
+const TITLE_CHARS_MAX = 80;
+const ITEMS_A_PAGE = 100;
+
+class Chat {
+  turns: Turn[] = $state.raw([]);
+  head: string | null = $state(null);
+  exchange: Exchange | null = $state.raw(null);
+  /** The turn that is being made, as far as it is known. */
+  asking: Turn | null = $state.raw(null);
+  refusal: Refusal | null = $state.raw(null);
+  /** What is written and not sent: a message, its files, the answers to calls by their ids. */
+  draft = $state("");
+  attached: Attached[] = $state.raw([]);
+  answers: Record<string, string | boolean> = $state({});
+
+  constructor() {
+    const known = read(kept("chat") ?? "null").value as { turns: Kept[]; head: string | null } | null;
+    this.turns = (known?.turns ?? []).map((turn) => ({ ...turn, input: [], response: null, fault: "" }));
+    if (this.turns.some(({ id }) => id === known?.head)) this.head = known!.head;
+    this.#readPath();
+  }
+
+  get isRunning(): boolean {
+    return this.exchange?.isRunning ?? false;
+  }
+
+  /** From the first turn to the head. */
+  get path(): Turn[] {
+    const path: Turn[] = [];
+    for (let turn = this.find(this.head); turn; turn = this.find(turn.parent)) path.unshift(turn);
+    return path;
+  }
+
+  find(id: string | null): Turn | undefined {
+    return this.turns.find((turn) => turn.id === id);
+  }
+
+  /** What goes on from a turn; of null, how conversations began. The oldest first. */
+  after(parent: string | null): Turn[] {
+    return this.turns.filter((turn) => turn.parent === parent);
+  }
+
+  /** The next turn goes on from here. */
+  fork(id: string | null): void {
+    this.head = id;
+    this.refusal = null;
+    this.#keep();
+    this.#readPath();
+  }
+
+  /** Shows the branch that a turn is on, to its newest end. */
+  enter(id: string): void {
+    let end = id;
+    for (let next = this.after(end); next.length; next = this.after(end)) end = next[next.length - 1]!.id;
+    this.fork(end);
+  }
+
+  /** Forgets a conversation, here: the server keeps its responses. */
+  forget(root: string): void {
+    this.turns = this.turns.filter((turn) => this.#rootOf(turn) !== root);
+    if (!this.find(this.head)) this.head = null;
+    this.#keep();
+  }
+
+  stop(): void {
+    this.exchange?.stop();
+  }
+
+  /** Asks for one turn more; false where the server would not make it, `refusal` says why. */
+  async send(request: JsonObject, input: Item[]): Promise<boolean> {
+    if (this.isRunning) return false;
+    const asked: JsonObject = { ...request, ...(this.head && { previous_response_id: this.head }), stream: true, store: true };
+    const body = { ...asked, input: plain(input) };
+    const exchange = new Exchange("/v1/responses", { method: "POST", body });
+    const turn: Turn = { id: "", parent: this.head, title: titleOf(input), asked, given: input.length, firstMs: null, perSecond: null, input, response: null, fault: "" };
+    this.refusal = null;
+    this.exchange = exchange;
+    this.asking = turn;
+    await exchange.run();
+    this.asking = null;
+    const isMade = exchange.folded !== null;
+    if (isMade) this.#add({ ...turn, id: exchange.id, response: exchange.folded, fault: faultOf(exchange), ...speedOf(exchange.events, exchange.folded!) });
+    else if (exchange.phase !== "stopped") this.refusal = refusalOf(exchange);
+    this.exchange = null;
+    return isMade;
+  }
+
+  #add(turn: Turn): void {
+    this.turns = [...this.turns, turn];
+    if (this.head === turn.parent) this.head = turn.id; // else the visitor looks at another branch
+    while (this.turns.length > TURNS_MAX || JSON.stringify(this.turns.map(bare)).length > KEPT_CHARS_MAX) {
+      const oldest = this.#rootOf(this.turns[0]!);
+      if (oldest === this.#rootOf(turn)) break;
+      this.forget(oldest);
+    }
+    this.#keep();
+  }
+
+  #rootOf(turn: Turn): string {
+    const parent = this.find(turn.parent);
+    return parent ? this.#rootOf(parent) : turn.id;
+  }
+
+  #keep(): void {
+    keep("chat", this.turns.length ? JSON.stringify({ turns: this.turns.map(bare), head: this.head }) : null);
+  }
+
+  #readPath(): void {
+    for (const turn of this.path) if (!turn.response) this.#read(turn);
+  }
+
+  async #read(turn: Turn): Promise<void> {
+    const path = `/v1/responses/${encodeURIComponent(turn.id)}`;
+    const limit = Math.min(turn.given, ITEMS_A_PAGE);
+    try {
+      const [response, input] = await Promise.all([get<Folded>(path), get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${limit}`)]);
+      this.#change(turn.id, { response, input: input.data.reverse(), fault: "" });
+    } catch (error) {
+      this.#change(turn.id, { fault: (error as Error).message });
+    }
+  }
+
+  #change(id: string, known: Partial<Turn>): void {
+    this.turns = this.turns.map((turn) => (turn.id === id ? { ...turn, ...known } : turn));
+  }
+}
+
+function bare({ id, parent, title, asked, given, firstMs, perSecond }: Turn): Kept {
+  return { id, parent, title, asked, given, firstMs, perSecond };
+}
+
+/** The whole request of a turn. */
+export function bodyOf(turn: Turn): JsonObject {
+  const { stream: _, store: __, ...rest } = turn.asked;
+  return { ...rest, input: plain(turn.input), stream: true };
+}
+
+/** Input as one would write it: a message of one text is that text, and nothing stands there that the server added. */
+function plain(input: Item[]): string | JsonObject[] {
+  const parts = (input[0]?.["content"] ?? []) as JsonObject[];
+  if (input.length === 1 && input[0]!.type === "message" && parts.length === 1 && parts[0]!["type"] === "input_text") return String(parts[0]!["text"]);
+  return input.map(({ id: _, status: __, created_by: ___, ...item }) => item);
+}
+
+function titleOf(input: Item[]): string {
+  const parts = input.flatMap((item) => (item.type === "message" ? (item["content"] as JsonObject[]) : []));
+  const text = parts.map((part) => part["text"] ?? part["filename"] ?? (part["type"] === "input_image" ? "a picture" : "")).join(" ");
+  const said = text.trim() || input.map((item) => (item.type === "mcp_approval_response" ? (item["approve"] ? "approved" : "denied") : String(item["output"] ?? ""))).join(", ");
+  return said.slice(0, TITLE_CHARS_MAX).replace(/\s+/g, " ");
+}
+
+function speedOf(events: Arrived[], response: Folded): Pick<Kept, "firstMs" | "perSecond"> {
+  const first = events.find(({ event }) => event.type.endsWith(".delta"))?.atMs ?? null;
+  const last = events[events.length - 1]!.atMs;
+  const tokens = Number((response["usage"] as JsonObject | null)?.["output_tokens"] ?? 0);
+  return { firstMs: first, perSecond: first === null || tokens < 2 || last <= first ? null : ((tokens - 1) / (last - first)) * 1000 };
+}
+
+function faultOf(exchange: Exchange): string {
+  if (exchange.phase === "stopped") return "Stopped.";
+  return exchange.fault && `The stream broke: ${exchange.fault}`;
+}
+
+function refusalOf({ value, status, text, fault, events }: Exchange): Refusal {
+  const told = (value as JsonObject | undefined)?.["error"] as JsonObject | undefined;
+  const event = events[0]?.event;
+  const error = told ?? (event?.type === "error" ? event : undefined);
+  return { message: String(error?.["message"] ?? (fault || text.slice(0, 300) || `The server answered ${status}.`)), code: String(error?.["code"] ?? error?.["type"] ?? ""), param: String(error?.["param"] ?? "") };
+}
+
+export const chat = new Chat();

@@ -1,0 +1,49 @@
+// Items as the playground shows them: what they say, and which calls wait for an answer of the visitor.
+import type { Json, JsonObject } from "../lib/api";
+import type { Item } from "../lib/fold";
+import { read } from "../lib/json";
+
+export function parts(item: Item, list: string): JsonObject[] {
+  return (item[list] as JsonObject[] | null | undefined) ?? [];
+}
+
+// A call -> what it was called with; the first that is there.
+const GIVEN = ["arguments", "input", "code", "action", "operation", "query", "queries"];
+
+/** What a call was called with: as a value where it is JSON, else as it is; empty where there is none. */
+export function given(item: Item): Json {
+  const found = GIVEN.map((name) => item[name]).find((value) => value !== undefined && value !== null) ?? "";
+  if (typeof found !== "string") return found;
+  return read(found).value ?? found;
+}
+
+const OUTPUTS: Record<string, string> = { function_call: "function_call_output", custom_tool_call: "custom_tool_call_output" };
+export const APPROVAL = "mcp_approval_request";
+
+/** The calls that the client answers, and has not. */
+export function open(output: Item[]): Item[] {
+  const answered = new Set(output.flatMap((item) => (item.type.endsWith("_output") ? [item["call_id"]] : [])));
+  return output.filter((item) => item && (item.type === APPROVAL || (item.type in OUTPUTS && !answered.has(item["call_id"]))));
+}
+
+/** The item that answers an open call: with a text, or whether it is approved. */
+export function answer(call: Item, said: string | boolean): Item {
+  if (call.type === APPROVAL) return { type: "mcp_approval_response", approval_request_id: call["id"]!, approve: said === true };
+  return { type: OUTPUTS[call.type]!, call_id: call["call_id"]!, output: String(said) };
+}
+
+export type Attached = { name: string; url: string; isImage: boolean };
+
+export function message(text: string, attached: Attached[]): Item {
+  const files = attached.map(({ name, url, isImage }): JsonObject => (isImage ? { type: "input_image", image_url: url } : { type: "input_file", filename: name, file_data: url }));
+  return { type: "message", role: "user", content: [...files, ...(text.trim() ? [{ type: "input_text", text }] : [])] };
+}
+
+export function attach(file: File): Promise<Attached> {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve({ name: file.name, url: String(reader.result), isImage: file.type.startsWith("image/") });
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
