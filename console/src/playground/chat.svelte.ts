@@ -6,7 +6,7 @@ import type { Folded, Item } from "../lib/fold";
 import { Exchange } from "../lib/exchange.svelte";
 import { read } from "../lib/json";
 import { keep, kept } from "../lib/kept";
-import type { Attached } from "./items";
+import { contents, type Attached } from "./items";
 import type { Arrived } from "../lib/sse";
 
 /** A turn as the browser keeps it. `asked`: the request without its input, of which it had `given` items. */
@@ -18,6 +18,8 @@ const TURNS_MAX = 300;
 const KEPT_CHARS_MAX = 1_500_000; // browsers keep some 5 MB for all of a server's pages
 const TITLE_CHARS_MAX = 80;
 const ITEMS_A_PAGE = 100;
+const READ_EVERY_MS = 300;
+const READS_MAX = 40;
 
 class Chat {
   turns: Turn[] = $state.raw([]);
@@ -36,6 +38,7 @@ class Chat {
     this.turns = (known?.turns ?? []).map((turn) => ({ ...turn, input: [], response: null, fault: "" }));
     if (this.turns.some(({ id }) => id === known?.head)) this.head = known!.head;
     this.#readPath();
+    addEventListener("pagehide", () => this.exchange?.folded && this.#take(this.asking!, this.exchange));
   }
 
   get isRunning(): boolean {
@@ -80,6 +83,12 @@ class Chat {
     this.#keep();
   }
 
+  /** Takes what was said in a turn back, to say it otherwise: on a branch beside it. */
+  again(turn: Turn): void {
+    this.fork(turn.parent);
+    [this.draft, this.attached] = contents(turn.input[0]!);
+  }
+
   stop(): void {
     this.exchange?.stop();
   }
@@ -95,15 +104,15 @@ class Chat {
     this.exchange = exchange;
     this.asking = turn;
     await exchange.run();
-    this.asking = null;
-    const isMade = exchange.folded !== null;
-    if (isMade) this.#add({ ...turn, id: exchange.id, response: exchange.folded, fault: faultOf(exchange), ...speedOf(exchange.events, exchange.folded!) });
+    this.asking = this.exchange = null;
+    if (exchange.folded) this.#take(turn, exchange);
     else if (exchange.phase !== "stopped") this.refusal = refusalOf(exchange);
-    this.exchange = null;
-    return isMade;
+    return exchange.folded !== null;
   }
 
-  #add(turn: Turn): void {
+  #take(asked: Turn, exchange: Exchange): void {
+    const response = exchange.folded!;
+    const turn: Turn = { ...asked, id: response.id, response, fault: exchange.fault && `The stream broke: ${exchange.fault}`, ...speedOf(exchange.events, response) };
     this.turns = [...this.turns, turn];
     if (this.head === turn.parent) this.head = turn.id; // else the visitor looks at another branch
     while (this.turns.length > TURNS_MAX || JSON.stringify(this.turns.map(bare)).length > KEPT_CHARS_MAX) {
@@ -112,6 +121,7 @@ class Chat {
       this.forget(oldest);
     }
     this.#keep();
+    if (isOngoing(response)) this.#read(turn); // stopped, or cut off: the server ends it
   }
 
   #rootOf(turn: Turn): string {
@@ -131,8 +141,12 @@ class Chat {
     const path = `/v1/responses/${encodeURIComponent(turn.id)}`;
     const limit = Math.min(turn.given, ITEMS_A_PAGE);
     try {
-      const [response, input] = await Promise.all([get<Folded>(path), get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${limit}`)]);
-      this.#change(turn.id, { response, input: input.data.reverse(), fault: "" });
+      const input = await get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${limit}`);
+      for (let tries = 0; tries < READS_MAX; tries++) {
+        const response = await get<Folded>(path);
+        if (!isOngoing(response)) return this.#change(turn.id, { response, input: input.data.reverse(), fault: "" });
+        await new Promise((resolve) => setTimeout(resolve, READ_EVERY_MS));
+      }
     } catch (error) {
       this.#change(turn.id, { fault: (error as Error).message });
     }
@@ -174,9 +188,8 @@ function speedOf(events: Arrived[], response: Folded): Pick<Kept, "firstMs" | "p
   return { firstMs: first, perSecond: first === null || tokens < 2 || last <= first ? null : ((tokens - 1) / (last - first)) * 1000 };
 }
 
-function faultOf(exchange: Exchange): string {
-  if (exchange.phase === "stopped") return "Stopped.";
-  return exchange.fault && `The stream broke: ${exchange.fault}`;
+function isOngoing({ status }: Folded): boolean {
+  return status === "in_progress" || status === "queued";
 }
 
 function refusalOf({ value, status, text, fault, events }: Exchange): Refusal {

@@ -10,11 +10,19 @@ export function parts(item: Item, list: string): JsonObject[] {
 // A call -> what it was called with; the first that is there.
 const GIVEN = ["arguments", "input", "code", "action", "operation", "query", "queries"];
 
-/** What a call was called with: as a value where it is JSON, else as it is; empty where there is none. */
-export function given(item: Item): Json {
-  const found = GIVEN.map((name) => item[name]).find((value) => value !== undefined && value !== null) ?? "";
-  if (typeof found !== "string") return found;
-  return read(found).value ?? found;
+/** What a call was called with; empty where there is nothing. */
+export function given(item: Item): string {
+  return shown(GIVEN.map((name) => item[name]).find((value) => value !== undefined && value !== null) ?? "");
+}
+
+const LINE_CHARS_MAX = 72;
+
+/** A value as it is read best: in one line, where it is short. A text that is JSON is its value. */
+export function shown(value: Json | undefined): string {
+  const found = typeof value === "string" ? (read(value).value ?? value) : (value ?? null);
+  if (typeof found === "string") return found;
+  const line = JSON.stringify(found, null, 1).replace(/\n */g, " ");
+  return line.length <= LINE_CHARS_MAX ? line.replace(/^\{ (.*) \}$/, "{$1}") : JSON.stringify(found, null, 2);
 }
 
 const OUTPUTS: Record<string, string> = { function_call: "function_call_output", custom_tool_call: "custom_tool_call_output" };
@@ -37,6 +45,13 @@ export type Attached = { name: string; url: string; isImage: boolean };
 export function message(text: string, attached: Attached[]): Item {
   const files = attached.map(({ name, url, isImage }): JsonObject => (isImage ? { type: "input_image", image_url: url } : { type: "input_file", filename: name, file_data: url }));
   return { type: "message", role: "user", content: [...files, ...(text.trim() ? [{ type: "input_text", text }] : [])] };
+}
+
+/** What a message of the visitor says, as `message` takes it. */
+export function contents(item: Item): [text: string, attached: Attached[]] {
+  const all = parts(item, "content");
+  const files = all.filter((part) => part["image_url"] ?? part["file_data"]);
+  return [all.map((part) => part["text"] ?? "").join(""), files.map((part) => ({ name: String(part["filename"] ?? "Picture"), url: String(part["image_url"] ?? part["file_data"]), isImage: "image_url" in part }))];
 }
 
 export function attach(file: File): Promise<Attached> {
