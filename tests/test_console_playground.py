@@ -1,0 +1,258 @@
+"""The console's playground in a real browser: a visitor talks with the scripted model, which says what it was told."""
+
+import asyncio
+import json
+import re
+import sys
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, Route, expect
+
+from tests import test_console as console
+from tests.conftest import WAIT_S
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+browser, page, url = console.browser, console.page, console.url
+
+RED_DOT = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4"
+    "//8/w38GIAXDIBKE0DHxgljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg=="
+)
+
+
+async def opened(page: Page) -> None:
+    await page.goto("/#/playground")
+    await expect(page.get_by_role("combobox", name="Model")).to_have_value("scripted")
+
+
+async def say(page: Page, text: str) -> Locator:
+    """Says it, waits for the end of the turn, and gives the turn."""
+    await begin(page, text)
+    return await ended(page)
+
+
+async def begin(page: Page, text: str) -> None:
+    await page.get_by_role("textbox", name="Message").fill(text)
+    await page.keyboard.press("Enter")
+
+
+async def ended(page: Page) -> Locator:
+    await expect(page.locator("article[aria-busy=true]")).to_have_count(0)
+    return turns(page).last
+
+
+def turns(page: Page) -> Locator:
+    return page.get_by_role("article", name="Turn")
+
+
+async def test_a_turn_streams_and_says_what_it_took(page: Page) -> None:
+    await opened(page)
+    await begin(page, "think hmm | pace 40 | say one two three four five")
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    await expect(turns(page).last).to_contain_text("one two")
+    turn = await ended(page)
+    await expect(turn).to_contain_text("one two three four five")
+    await expect(turn).to_contain_text(re.compile(r"\d+ in · 6 out"))
+    await expect(turn).to_contain_text(re.compile(r"first \d+ ms.* tokens/s"))
+    await expect(turn.get_by_text("hmm", exact=True)).to_be_hidden()
+    await turn.get_by_text("Reasoning").click()
+    await expect(turn.get_by_text("hmm", exact=True)).to_be_visible()
+
+
+async def test_escape_stops_a_turn_which_the_conversation_then_goes_on_from(page: Page) -> None:
+    await opened(page)
+    await begin(page, "say before | stall")
+    await expect(turns(page).last).to_contain_text("stalling")
+    await page.keyboard.press("Escape")
+    await expect(turns(page).last).to_contain_text("cancelled")
+    await expect(await say(page, "tell items.0.content.0.text")).to_contain_text('"say before | stall"')
+
+
+async def test_the_setup_is_what_the_model_is_told_and_stays(page: Page) -> None:
+    await opened(page)
+    await page.get_by_label("Instructions").fill("Be brief.")
+    await page.get_by_label("temperature").fill("0.5")
+    await page.get_by_label("effort").select_option("high")
+    await expect(await say(page, "tell instructions")).to_contain_text('"Be brief."')
+    await expect(await say(page, "tell sampling.temperature")).to_contain_text("0.5")
+    await page.reload()
+    await expect(page.get_by_label("effort")).to_have_value("high")
+    await expect(turns(page).last).to_contain_text("0.5")
+
+
+async def test_a_function_is_called_and_a_form_asks_for_its_result(page: Page) -> None:
+    await opened(page)
+    await page.get_by_role("button", name="Function").click()
+    await page.get_by_label("Name", exact=True).fill("look_up")
+    turn = await say(page, 'call look_up {"city": "Ghent"} | call look_up {"city": "Bruges"}')
+    await expect(turn).to_contain_text('{"city": "Bruges"}')
+    results = page.get_by_role("textbox", name="Result of look_up")
+    await expect(results.first).to_be_focused()
+    await results.last.fill("12 degrees")
+    await results.first.fill("11 degrees")
+    await page.keyboard.press("Enter")
+    await expect(turns(page)).to_have_count(2)
+    await expect(await ended(page)).to_contain_text("got: 11 degrees, 12 degrees")
+    await expect(results).to_have_count(0)
+
+
+async def test_structured_output_is_shown_as_json(page: Page) -> None:
+    await opened(page)
+    await page.get_by_role("switch", name="json_schema").click()
+    schema = page.get_by_role("textbox", name="Schema of the answer")
+    await schema.fill("{")
+    await expect(page.get_by_text("schema line 1")).to_be_visible()
+    await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    fields = {"sum": {"type": "integer"}}
+    await schema.fill(
+        json.dumps({"type": "object", "properties": fields, "required": ["sum"], "additionalProperties": False})
+    )
+    turn = await say(page, 'say {"sum":4}')
+    await expect(turn.get_by_role("region", name="Structured output")).to_have_text('{\n  "sum": 4\n}')
+
+
+async def test_a_fork_goes_on_from_its_turn_and_the_branch_before_stays(page: Page) -> None:
+    await opened(page)
+    await say(page, "say first")
+    await say(page, "say second")
+    await turns(page).first.get_by_role("button", name="Fork").click()
+    await expect(turns(page)).to_have_count(1)
+    await expect(page.get_by_role("region", name="Branches")).to_contain_text("say second")
+    turn = await say(page, "tell items.2.content.0.text")
+    await expect(turn).to_contain_text('"tell items.2.content.0.text"')
+    await page.reload()
+    await expect(turn).to_contain_text("2/2")
+    await page.get_by_role("button", name="The branch before").click()
+    await expect(turn).to_contain_text("say second")
+    await turn.get_by_role("button", name="Again").click()
+    await expect(page.get_by_role("textbox", name="Message")).to_have_value("say second")
+    await page.get_by_role("button", name="New").click()
+    await page.get_by_role("region", name="Conversations").get_by_role("button", name="say first", exact=True).click()
+    await expect(turns(page)).to_have_count(2)
+
+
+async def test_a_dropped_picture_is_sent_and_shown_again_after_a_reload(page: Page) -> None:
+    await opened(page)
+    await page.evaluate(
+        """async (data) => {
+            const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([bytes], "dot.png", { type: "image/png" }));
+            const on = document.querySelector("[aria-label=Conversation]");
+            on.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+        }""",
+        RED_DOT,
+    )
+    await expect(page.get_by_role("list", name="Attached")).to_contain_text("dot.png")
+    notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"in the file"}
+    await page.get_by_label("Files").set_input_files([notes])  # type: ignore[list-item] # a TypedDict that is not exported
+    await expect(page.get_by_role("list", name="Attached")).to_contain_text("notes.txt")
+    await say(page, "look")
+    await expect(await say(page, "tell items.0.content.0.image_url")).to_contain_text(
+        f"data:image/png;base64,{RED_DOT}"
+    )
+    await expect(await say(page, "tell items.0.content.1.text")).to_contain_text("in the file")
+    await page.reload()
+    await expect(turns(page).first.get_by_role("img", name="Attached")).to_have_js_property("naturalWidth", 5)
+    await expect(turns(page).first).to_contain_text("notes.txt")
+
+
+async def test_what_the_server_refuses_is_said_where_it_was_written(browser: Browser, url: str) -> None:
+    context = await browser.new_context(base_url=url)
+    seen = console.watch(context, urlsplit(url).netloc, expected=("400 (Bad Request)",))
+    page = await context.new_page()
+    await opened(page)
+    await page.get_by_label("temperature").fill("3")
+    await begin(page, "say too hot")
+    await expect(page.get_by_role("alert")).to_contain_text("temperature")
+    await expect(page.get_by_label("temperature")).to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_role("textbox", name="Message")).to_have_value("say too hot")
+    await page.get_by_label("temperature").fill("")
+    await page.get_by_role("button", name="Send").click()
+    await expect(await ended(page)).to_contain_text("too hot")
+    await expect(await say(page, "say so | fail")).to_contain_text("The scripted model failed")
+    await expect(turns(page).last).to_contain_text("failed")
+    await context.close()
+    assert seen == []
+
+
+ASKED = {
+    "type": "mcp_approval_request",
+    "id": "mcpr_1",
+    "server_label": "library",
+    "name": "lend",
+    "arguments": '{"book": 4}',
+}
+
+
+@pytest.mark.parametrize(("button", "is_approved"), [("Approve", True), ("Deny", False)])
+async def test_a_call_of_an_mcp_server_is_approved_or_denied(page: Page, button: str, is_approved: bool) -> None:
+    """The wire alone: an answer made by hand, and what is sent then."""
+    bodies: list[dict[str, object]] = []
+
+    async def answer(route: Route) -> None:
+        bodies.append(route.request.post_data_json)
+        response = {
+            "id": f"resp_{len(bodies)}",
+            "status": "completed",
+            "model": "scripted",
+            "output": [ASKED][: 2 - len(bodies)],
+        }
+        event = {"type": "response.completed", "sequence_number": 0, "response": response}
+        await route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+
+    await opened(page)
+    await page.route("**/v1/responses", answer)
+    await page.get_by_role("button", name="MCP server").click()
+    await page.get_by_label("Label").fill("library")
+    turn = await say(page, "lend me the fourth")
+    await expect(turn).to_contain_text('{"book": 4}')
+    await page.get_by_role("button", name=button).click()
+    await expect(turns(page)).to_have_count(2)
+    await expect(turns(page).last).to_contain_text("Approved" if is_approved else "Denied")
+    assert bodies[0]["tools"] == [{"type": "mcp", "server_label": "library", "require_approval": "always"}]
+    assert bodies[1]["previous_response_id"] == "resp_1"
+    assert bodies[1]["input"] == [
+        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": is_approved}
+    ]
+
+
+async def test_a_turn_as_code_runs(page: Page) -> None:
+    await opened(page)
+    await say(page, "say first")
+    turn = await say(page, "tell items.0.content.0.text")
+    await turn.get_by_role("button", name="Code").click()
+    await page.get_by_role("tab", name="Python", exact=True).click()
+    code = await page.get_by_role("tabpanel", name="Python").inner_text()
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    said, _ = await asyncio.wait_for(program.communicate(), WAIT_S)
+    assert '\\"say first\\"' in said.decode() or '"say first"' in said.decode()
+
+
+@console.needs_modules
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1440)])
+async def test_nothing_keeps_people_out(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
+    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    await page.set_viewport_size({"width": width, "height": 844})
+    await opened(page)
+    await page.evaluate((console.MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+    if width < 1000:
+        await page.get_by_role("button", name="Setup").click()
+    await page.get_by_role("button", name="Function").click()
+    await page.get_by_role("button", name="MCP server").click()
+    await page.get_by_role("button", name="Remove the MCP server").click()
+    await page.get_by_role("switch", name="json_schema").click()
+    assert await console.violations(page) == []
+    await page.get_by_role("switch", name="json_schema").click()
+    if width < 1000:
+        await page.get_by_role("button", name="Setup").click()
+    first = await say(page, "think hmm | say **bold** `code`")
+    await first.get_by_text("Reasoning").click()
+    await say(page, "say so | fail")
+    await say(page, "call get_weather {}")
+    await expect(page.get_by_role("textbox", name="Result of get_weather")).to_be_focused()
+    assert await console.violations(page) == []
+    await turns(page).last.get_by_role("button", name="Code").click()
+    assert await console.violations(page) == []
