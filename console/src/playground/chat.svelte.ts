@@ -14,6 +14,7 @@ type Kept = { id: string; parent: string | null; title: string; asked: JsonObjec
 export type Turn = Kept & { input: Item[]; response: Folded | null; fault: string };
 export type Refusal = { message: string; code: string; param: string };
 
+const STORED = "antiphon.chat"; // as lib/kept.ts calls it
 const TURNS_MAX = 300;
 const KEPT_CHARS_MAX = 1_500_000; // browsers keep some 5 MB for all of a server's pages
 const TITLE_CHARS_MAX = 80;
@@ -34,10 +35,9 @@ class Chat {
   answers: Record<string, string | boolean> = $state({});
 
   constructor() {
-    const known = read(kept("chat") ?? "null").value as { turns: Kept[]; head: string | null } | null;
-    this.turns = (known?.turns ?? []).map((turn) => ({ ...turn, input: [], response: null, fault: "" }));
-    if (this.turns.some(({ id }) => id === known?.head)) this.head = known!.head;
+    this.head = this.#recall();
     this.#readPath();
+    addEventListener("storage", ({ key }) => key === STORED && this.#recall()); // another window changed it
     addEventListener("pagehide", () => this.exchange?.folded && this.#take(this.asking!, this.exchange));
   }
 
@@ -108,6 +108,14 @@ class Chat {
     if (exchange.folded) this.#take(turn, exchange);
     else if (exchange.phase !== "stopped") this.refusal = refusalOf(exchange);
     return exchange.folded !== null;
+  }
+
+  /** Takes over what the browser has kept; gives its head. */
+  #recall(): string | null {
+    const known = (read(kept("chat") ?? "null").value ?? { turns: [], head: null }) as { turns: Kept[]; head: string | null };
+    this.turns = known.turns.map((turn) => this.find(turn.id) ?? { ...turn, input: [], response: null, fault: "" });
+    if (!this.find(this.head)) this.head = null;
+    return known.head;
   }
 
   #take(asked: Turn, exchange: Exchange): void {
