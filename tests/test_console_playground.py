@@ -8,7 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from tests import test_console as console
 from tests.conftest import WAIT_S
@@ -68,6 +68,15 @@ async def test_escape_stops_a_turn_which_the_conversation_then_goes_on_from(page
     await page.keyboard.press("Escape")
     await expect(turns(page).last).to_contain_text("cancelled")
     await expect(await say(page, "tell items.0.content.0.text")).to_contain_text('"say before | stall"')
+
+
+async def test_a_turn_that_a_reload_cuts_off_is_not_lost(page: Page) -> None:
+    await opened(page)
+    await begin(page, "say before | stall")
+    await expect(turns(page).last).to_contain_text("stalling")
+    await page.reload()
+    await expect(turns(page)).to_contain_text(["say before | stall"])
+    await expect(turns(page).last).to_contain_text("cancelled")
 
 
 async def test_the_setup_is_what_the_model_is_told_and_stays(page: Page) -> None:
@@ -146,8 +155,8 @@ async def test_a_dropped_picture_is_sent_and_shown_again_after_a_reload(page: Pa
         RED_DOT,
     )
     await expect(page.get_by_role("list", name="Attached")).to_contain_text("dot.png")
-    notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"in the file"}
-    await page.get_by_label("Files").set_input_files([notes])  # type: ignore[list-item] # a TypedDict that is not exported
+    notes = FilePayload(name="notes.txt", mimeType="text/plain", buffer=b"in the file")
+    await page.get_by_label("Files").set_input_files(notes)
     await expect(page.get_by_role("list", name="Attached")).to_contain_text("notes.txt")
     await say(page, "look")
     await expect(await say(page, "tell items.0.content.0.image_url")).to_contain_text(
@@ -193,7 +202,7 @@ async def test_a_call_of_an_mcp_server_is_approved_or_denied(page: Page, button:
     bodies: list[dict[str, object]] = []
 
     async def answer(route: Route) -> None:
-        bodies.append(route.request.post_data_json)
+        bodies.append(route.request.post_data_json or {})
         response = {
             "id": f"resp_{len(bodies)}",
             "status": "completed",

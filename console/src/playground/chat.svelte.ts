@@ -150,11 +150,12 @@ class Chat {
     const limit = Math.min(turn.given, ITEMS_A_PAGE);
     try {
       const input = await get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${limit}`);
-      for (let tries = 0; tries < READS_MAX; tries++) {
-        const response = await get<Folded>(path);
-        if (!isOngoing(response)) return this.#change(turn.id, { response, input: input.data.reverse(), fault: "" });
+      let response = await get<Folded>(path);
+      for (let tries = 0; isOngoing(response) && tries < READS_MAX; tries++) {
         await new Promise((resolve) => setTimeout(resolve, READ_EVERY_MS));
+        response = await get<Folded>(path);
       }
+      this.#change(turn.id, { response, input: input.data.reverse(), fault: "" });
     } catch (error) {
       this.#change(turn.id, { fault: (error as Error).message });
     }

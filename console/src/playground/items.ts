@@ -21,8 +21,9 @@ const LINE_CHARS_MAX = 72;
 export function shown(value: Json | undefined): string {
   const found = typeof value === "string" ? (read(value).value ?? value) : (value ?? null);
   if (typeof found === "string") return found;
-  const line = JSON.stringify(found, null, 1).replace(/\n */g, " ");
-  return line.length <= LINE_CHARS_MAX ? line.replace(/^\{ (.*) \}$/, "{$1}") : JSON.stringify(found, null, 2);
+  const text = JSON.stringify(found, null, 2);
+  const line = text.replace(/(?<=[[{])\n *|\n *(?=[\]}])/g, "").replace(/\n */g, " "); // no line breaks within a string
+  return line.length <= LINE_CHARS_MAX ? line : text;
 }
 
 const OUTPUTS: Record<string, string> = { function_call: "function_call_output", custom_tool_call: "custom_tool_call_output" };
@@ -31,7 +32,7 @@ export const APPROVAL = "mcp_approval_request";
 /** The calls that the client answers, and has not. */
 export function open(output: Item[]): Item[] {
   const answered = new Set(output.flatMap((item) => (item.type.endsWith("_output") ? [item["call_id"]] : [])));
-  return output.filter((item) => item && (item.type === APPROVAL || (item.type in OUTPUTS && !answered.has(item["call_id"]))));
+  return output.filter((item) => item.type === APPROVAL || (item.type in OUTPUTS && !answered.has(item["call_id"])));
 }
 
 /** The item that answers an open call: with a text, or whether it is approved. */
