@@ -4,22 +4,39 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import AsyncIterator
 from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, FilePayload, Locator, Page, Route, expect
+import pytest_asyncio
+from playwright.async_api import Browser, FilePayload, Locator, Page, expect
 
 from tests import test_console as console
-from tests.conftest import WAIT_S
+from tests.conftest import WAIT_S, changed, serve
+from tests.mcpserver import Remote
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-browser, page, url = console.browser, console.page, console.url
+browser, page = console.browser, console.page
 
 RED_DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4"
     "//8/w38GIAXDIBKE0DHxgljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg=="
 )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def remote() -> AsyncIterator[Remote]:
+    async with Remote().serving() as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One server for all tests, without /v1, which may ask the MCP server."""
+    settings = console.settings(tmp_path_factory.mktemp("store") / "test.db")
+    async with serve(changed(settings, fetch={"allow": ("127.0.0.1",)})) as address:
+        yield address.removesuffix("/v1")
 
 
 async def opened(page: Page) -> None:
@@ -187,45 +204,23 @@ async def test_what_the_server_refuses_is_said_where_it_was_written(browser: Bro
     assert seen == []
 
 
-ASKED = {
-    "type": "mcp_approval_request",
-    "id": "mcpr_1",
-    "server_label": "library",
-    "name": "lend",
-    "arguments": '{"book": 4}',
-}
-
-
-@pytest.mark.parametrize(("button", "is_approved"), [("Approve", True), ("Deny", False)])
-async def test_a_call_of_an_mcp_server_is_approved_or_denied(page: Page, button: str, is_approved: bool) -> None:
-    """The wire alone: an answer made by hand, and what is sent then."""
-    bodies: list[dict[str, object]] = []
-
-    async def answer(route: Route) -> None:
-        bodies.append(route.request.post_data_json or {})
-        response = {
-            "id": f"resp_{len(bodies)}",
-            "status": "completed",
-            "model": "scripted",
-            "output": [ASKED][: 2 - len(bodies)],
-        }
-        event = {"type": "response.completed", "sequence_number": 0, "response": response}
-        await route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
-
+@pytest.mark.parametrize(
+    ("button", "said", "got"), [("Approve", "Approved", "got: 3"), ("Deny", "Denied", "not approve")]
+)
+async def test_a_call_of_an_mcp_server_is_approved_or_denied(
+    page: Page, remote: Remote, button: str, said: str, got: str
+) -> None:
     await opened(page)
-    await page.route("**/v1/responses", answer)
     await page.get_by_role("button", name="MCP server").click()
-    await page.get_by_label("Label").fill("library")
-    turn = await say(page, "lend me the fourth")
-    await expect(turn).to_contain_text('{"book": 4}')
+    await page.get_by_label("Label").fill("docs")
+    await page.get_by_label("URL").fill(remote.url)
+    turn = await say(page, 'call docs__add {"a": 1, "b": 2}')
+    await expect(turn).to_contain_text(re.compile(r"docs offers \d+ tools"))
     await page.get_by_role("button", name=button).click()
     await expect(turns(page)).to_have_count(2)
-    await expect(turns(page).last).to_contain_text("Approved" if is_approved else "Denied")
-    assert bodies[0]["tools"] == [{"type": "mcp", "server_label": "library", "require_approval": "always"}]
-    assert bodies[1]["previous_response_id"] == "resp_1"
-    assert bodies[1]["input"] == [
-        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": is_approved}
-    ]
+    await expect(await ended(page)).to_contain_text(got)
+    await page.reload()
+    await expect(turns(page).last).to_contain_text(said)
 
 
 async def test_a_turn_as_code_runs(page: Page) -> None:

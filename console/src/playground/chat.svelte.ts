@@ -30,7 +30,7 @@ class Chat {
   asking: Turn | null = $state.raw(null);
   refusal: Refusal | null = $state.raw(null);
   /** What is written and not sent: a message, its files, the answers to calls by their ids. */
-  draft = $state("");
+  draft = $state(kept("draft") ?? "");
   attached: Attached[] = $state.raw([]);
   answers: Record<string, string | boolean> = $state({});
 
@@ -86,7 +86,9 @@ class Chat {
   /** Takes what was said in a turn back, to say it otherwise: on a branch beside it. */
   again(turn: Turn): void {
     this.fork(turn.parent);
-    [this.draft, this.attached] = contents(turn.input[0]!);
+    const [text, attached] = contents(turn.input[0]!);
+    this.draft = [this.draft, text].filter(Boolean).join("\n");
+    this.attached = [...this.attached, ...attached];
   }
 
   stop(): void {
@@ -120,8 +122,8 @@ class Chat {
 
   #take(asked: Turn, exchange: Exchange): void {
     const response = exchange.folded!;
-    const turn: Turn = { ...asked, id: response.id, response, fault: exchange.fault && `The stream broke: ${exchange.fault}`, ...speedOf(exchange.events, response) };
-    this.turns = [...this.turns, turn];
+    const turn: Turn = { ...asked, id: response.id, response, fault: faultOf(exchange), ...speedOf(exchange.events, response) };
+    this.turns = [...this.turns.filter(({ id }) => id !== turn.id), turn]; // a page that was left may come back
     if (this.head === turn.parent) this.head = turn.id; // else the visitor looks at another branch
     while (this.turns.length > TURNS_MAX || JSON.stringify(this.turns.map(bare)).length > KEPT_CHARS_MAX) {
       const oldest = this.#rootOf(this.turns[0]!);
@@ -195,6 +197,12 @@ function speedOf(events: Arrived[], response: Folded): Pick<Kept, "firstMs" | "p
   const last = events[events.length - 1]!.atMs;
   const tokens = Number((response["usage"] as JsonObject | null)?.["output_tokens"] ?? 0);
   return { firstMs: first, perSecond: first === null || tokens < 2 || last <= first ? null : ((tokens - 1) / (last - first)) * 1000 };
+}
+
+function faultOf({ fault, headers }: Exchange): string {
+  if (fault) return `The stream broke: ${fault}`;
+  const omitted = headers.find(([name]) => name === "antiphon-omitted-tools");
+  return omitted ? `Asked without tools that this server does not have: ${omitted[1]}` : "";
 }
 
 function isOngoing({ status }: Folded): boolean {
