@@ -94,6 +94,9 @@ async def test_a_turn_streams_while_other_pages_are_looked_at_and_says_what_it_t
     await expect(turn.get_by_text("hmm", exact=True)).to_be_hidden()
     await turn.get_by_text("Reasoning").click()
     await expect(turn.get_by_text("hmm", exact=True)).to_be_visible()
+    await turn.get_by_role("link", name="Open").click()
+    await expect(page).to_have_url(re.compile("#/responses/resp_"))
+    await expect(page.get_by_role("main")).to_contain_text("one two three four five")
 
 
 async def test_escape_stops_a_turn_which_the_conversation_then_goes_on_from(page: Page) -> None:

@@ -1,29 +1,16 @@
-// Items as the playground shows them: what they say, and which calls wait for an answer of the visitor.
+// What the visitor says, as items, and which calls wait for their answer.
 import type { Json, JsonObject } from "../lib/api";
 import type { Item } from "../lib/fold";
-import { read } from "../lib/json";
-
-export function parts(item: Item, list: string): JsonObject[] {
-  return (item[list] as JsonObject[] | null | undefined) ?? [];
-}
-
-// A call -> what it was called with; the first that is there.
-const GIVEN = ["arguments", "input", "code", "action", "operation", "query", "queries"];
-
-/** What a call was called with; empty where there is nothing. */
-export function given(item: Item): string {
-  return shown(GIVEN.map((name) => item[name]).find((value) => value !== undefined && value !== null) ?? "");
-}
+import { parts, pretty } from "../lib/items";
 
 const LINE_CHARS_MAX = 72;
 
-/** A value as it is read best: in one line, where it is short. A text that is JSON is its value. */
-export function shown(value: Json | undefined): string {
-  const found = typeof value === "string" ? (read(value).value ?? value) : (value ?? null);
-  if (typeof found === "string") return found;
-  const text = JSON.stringify(found, null, 2);
-  const line = text.replace(/(?<=[[{])\n *|\n *(?=[\]}])/g, "").replace(/\n */g, " "); // no line breaks within a string
-  return line.length <= LINE_CHARS_MAX ? line : text;
+/** A value as it is read best: JSON, also where it is in a string, in one line where it is short. */
+export function shown(value: Json): string {
+  const text = pretty(value);
+  const line = text.replace(/(?<=[[{])\n *|\n *(?=[\]}])/g, "").replace(/\n */g, " "); // within its strings no line ends
+  const isJson = text !== value && /^[[{]/.test(text);
+  return isJson && line.length <= LINE_CHARS_MAX ? line : text;
 }
 
 const OUTPUTS: Record<string, string> = { function_call: "function_call_output", custom_tool_call: "custom_tool_call_output" };
