@@ -2,6 +2,7 @@
 import type { Json, JsonObject } from "../lib/api";
 import type { Item } from "../lib/fold";
 import { parts, pretty } from "../lib/items";
+import { read } from "../lib/json";
 
 const LINE_CHARS_MAX = 72;
 
@@ -9,7 +10,7 @@ const LINE_CHARS_MAX = 72;
 export function shown(value: Json): string {
   const text = pretty(value);
   const line = text.replace(/(?<=[[{])\n *|\n *(?=[\]}])/g, "").replace(/\n */g, " "); // within its strings no line ends
-  const isJson = text !== value && /^[[{]/.test(text);
+  const isJson = /^[[{]/.test(text) && read(text).fault === null;
   return isJson && line.length <= LINE_CHARS_MAX ? line : text;
 }
 
