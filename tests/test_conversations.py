@@ -1,6 +1,7 @@
 """Conversations through the official SDK: the resource, responses made in one, and who may change it meanwhile."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -78,6 +79,25 @@ async def say(client: openai.AsyncOpenAI, conversation: str, text: str, **fields
 
 
 # -- the resource
+
+
+async def test_conversations_are_listed_newest_first_page_by_page_and_nothing_is_tolerated(tmp_path: Path) -> None:
+    async with serve(scripted_in(tmp_path)) as url, sdk(url) as client:
+        made = [await client.conversations.create(metadata={"number": str(number)}) for number in range(3)]
+        root = url.removesuffix("/v1")
+        first = (await ask(root, "GET", "/v1/conversations?limit=2")).value
+        rest = (await ask(root, "GET", f"/v1/conversations?limit=2&after={first['last_id']}")).value
+        refused = [
+            (await ask(root, "GET", f"/v1/conversations?{query}"))
+            for query in ("x=1", "after=", "limit=0", "order=up", "after=conv_none")
+        ]
+
+    assert first["data"] == [one.to_dict() for one in made[:0:-1]]
+    assert (first["object"], first["first_id"], first["has_more"]) == ("list", made[2].id, True)
+    assert (rest["data"], rest["has_more"]) == ([made[0].to_dict()], False)
+    assert [answer.status for answer in refused] == [400, 400, 400, 400, 404]
+    named = [json.loads(answer.body)["error"]["param"] for answer in refused]
+    assert named == ["x", "after", "limit", "order", "after"]
 
 
 async def test_a_conversation_is_made_read_relabelled_and_deleted(client: openai.AsyncOpenAI) -> None:

@@ -68,7 +68,7 @@ TAKING_SOMETHING = (
     *("POST /v1/responses", "POST /openresponses/v1/responses", "GET /v1/responses", "GET /openresponses/v1/responses"),
     *("GET /v1/responses/{response_id}", "GET /openresponses/v1/responses/{response_id}"),
     *("GET /v1/responses/{response_id}/input_items", "GET /openresponses/v1/responses/{response_id}/input_items"),
-    *("POST /v1/conversations", "POST /v1/conversations/{conversation_id}"),
+    *("GET /v1/conversations", "POST /v1/conversations", "POST /v1/conversations/{conversation_id}"),
     *("POST /v1/conversations/{conversation_id}/items", "GET /v1/conversations/{conversation_id}/items"),
     "GET /v1/conversations/{conversation_id}/items/{item_id}",
     *("POST /v1/files", "GET /v1/files", "POST /v1/uploads"),

@@ -148,6 +148,52 @@ def every_use(store: Store, project: str) -> list[Any]:
     ]
 
 
+# -- lists
+
+
+async def conversations(store: Store, project: str = "p", **asked: Any) -> tuple[list[str], bool]:
+    every: dict[str, Any] = {"limit": 100, "order": "desc", "after": None}
+    page = await store.conversations.page(project, **every | asked)
+    return [one.id for one in page.data], page.has_more
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_conversations_are_listed_by_their_time_and_number_without_gap(store: Store, limit: int) -> None:
+    for name, second in (("a", 2), ("b", 2), ("c", 1), ("d", 3)):
+        await store.conversations.add("p", replace(A, id=name, created_at=second), [])
+        await store.conversations.add("q", replace(A, id=f"q{name}", created_at=second), [])
+    await store.conversations.delete("p", "b")
+    await store.conversations.add("p", replace(A, id="e", created_at=2), [])
+    orders: tuple[Order, ...] = ("asc", "desc")
+    seen: dict[Order, list[str]] = {order: [] for order in orders}
+    for order in orders:
+        has_more = True
+        while has_more:
+            after = seen[order][-1] if seen[order] else None
+            found, has_more = await conversations(store, order=order, limit=limit, after=after)
+            seen[order] += found
+
+    assert seen == {"asc": ["c", "a", "e", "d"], "desc": ["d", "e", "a", "c"]}
+    assert await conversations(store, "r") == ([], False)
+
+
+async def test_a_list_is_of_conversations_as_they_are_now(store: Store) -> None:
+    await begun(store, "a")
+    changed = await store.conversations.update("p", A.id, {"x": "y"})
+
+    page = await store.conversations.page("p", limit=1, order="desc", after=None)
+    assert (page.data, page.first_id, page.last_id, page.has_more) == ((changed,), A.id, A.id, False)
+    assert (await store.conversations.page("q", limit=1, order="asc", after=None)).first_id is None
+
+
+@pytest.mark.parametrize("after", ["none", "theirs"])
+async def test_a_list_begins_behind_a_conversation_of_the_project_alone(store: Store, after: str) -> None:
+    await store.conversations.add("q", replace(A, id="theirs"), [])
+    with pytest.raises(ConversationNotFound) as refused:
+        await conversations(store, after=after)
+    assert refused.value.param == "after"
+
+
 # -- items
 
 

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
-from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included
+from antiphon.api.http import Call, Parameter, Served, decoded, header_value, read_json, send_value
+from antiphon.api.paging import INCLUDE, ORDERS, PAGE_DEFAULT, PAGE_MAX, PAGING, SEALED, asked, included
 from antiphon.config import Limits
 from antiphon.engine.engine import Engine
+from antiphon.errors import InvalidValue, UnknownParameter
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.conversation import (
     AddItems,
     Conversation,
+    ConversationList,
     CreateConversation,
     DeletedConversation,
     UpdateConversation,
@@ -25,6 +27,25 @@ from antiphon.wire.resources import ItemList
 
 T = TypeVar("T")
 
+LISTING: Final = (
+    Parameter(
+        name="limit",
+        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
+        description="How many conversations at most.",
+    ),
+    Parameter(
+        name="order",
+        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
+        description="By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`.",
+    ),
+    Parameter(
+        name="after",
+        schema={"type": "string", "minLength": 1},
+        description="The id of a conversation: the page begins behind it. For the next page, this one's `last_id`.",
+    ),
+)
+"""An extension, so nothing in its query is tolerated."""
+
 
 class _Conversations(Struct, frozen=True):
     engine: Engine
@@ -34,6 +55,16 @@ class _Conversations(Struct, frozen=True):
     async def create(self, call: Call) -> None:
         request, headers = await self._request(call, CreateConversation)
         await send_value(call, await self.engine.conversations.create(call.project, request), headers=headers)
+
+    async def page(self, call: Call) -> None:
+        query = call.query()
+        known = [one.name for one in LISTING]
+        for name, value in query.pairs:
+            if name not in known:
+                raise UnknownParameter(f"Unknown parameter: '{name[:64]}'. Known are: {', '.join(known)}.", param=name)
+            if not value:
+                raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
+        await send_value(call, await self.engine.conversations.page(call.project, **asked(query)))
 
     async def retrieve(self, call: Call) -> None:
         await send_value(call, await self.engine.conversations.find(call.project, _id(call)))
@@ -94,6 +125,14 @@ def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
     items, item = one + "/items", one + "/items/{item_id}"
     return [
         Served(
+            method="GET",
+            path=every,
+            endpoint=it.page,
+            summary="List conversations (an extension of the API)",
+            gives=ConversationList,
+            query=LISTING,
+        ),
+        Served(
             method="POST",
             path=every,
             endpoint=it.create,
@@ -101,13 +140,7 @@ def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
             takes=CreateConversation,
             gives=Conversation,
         ),
-        Served(
-            method="GET",
-            path=one,
-            endpoint=it.retrieve,
-            summary="Retrieve a conversation",
-            gives=Conversation,
-        ),
+        Served(method="GET", path=one, endpoint=it.retrieve, summary="Retrieve a conversation", gives=Conversation),
         Served(
             method="POST",
             path=one,
@@ -140,14 +173,7 @@ def routes(engine: Engine, limits: Limits, *, strict: bool) -> list[Served]:
             gives=ItemList,
             query=PAGING,
         ),
-        Served(
-            method="GET",
-            path=item,
-            endpoint=it.item,
-            summary="Retrieve an item of a conversation",
-            gives=Item,
-            query=(INCLUDE,),
-        ),
+        Served(method="GET", path=item, endpoint=it.item, summary="Retrieve an item", gives=Item, query=(INCLUDE,)),
         Served(
             method="DELETE",
             path=item,

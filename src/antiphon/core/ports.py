@@ -11,7 +11,7 @@ from antiphon.core.requests import Requests
 from antiphon.core.retention import Retention
 from antiphon.core.rollups import Rollups
 from antiphon.core.runs import Runs
-from antiphon.wire.conversation import Conversation
+from antiphon.wire.conversation import Conversation, ConversationList
 from antiphon.wire.files import FileObject, FilePurpose, Upload, UploadPart
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response, ResponseStatus
@@ -178,8 +178,7 @@ class Fetch(Protocol):
     async def get(
         self, url: str, *, param: str, bytes_max: int, accept: Sequence[str], codes: FetchCodes = FILE_CODES
     ) -> Fetched:
-        """`accept`: media types, or beginnings of some that end in a slash ("image/"). Raises InvalidRequest naming
-        `param`, with one of `codes`."""
+        """`accept`: types, or beginnings that end in "/". Raises InvalidRequest naming `param`, with one of `codes`."""
         ...
 
 
@@ -200,11 +199,12 @@ JOINING: Final = frozenset({"completed", "incomplete"})
 class Conversations(Protocol):
     """Remembers conversations and their items, each item under an id that is its own within its conversation.
 
-    Every method raises ConversationNotFound for one that is unknown or deleted, unless it says otherwise. `now` and
-    `until` are in Unix seconds.
+    All raise ConversationNotFound for one that is unknown or deleted, unless they say otherwise. Times: Unix seconds.
     """
 
     async def add(self, project: str, conversation: Conversation, items: Sequence[Item]) -> None: ...
+
+    async def page(self, project: str, *, limit: int, order: Order, after: str | None) -> ConversationList: ...
 
     async def find(self, project: str, conversation_id: str) -> Conversation: ...
 

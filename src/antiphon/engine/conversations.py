@@ -4,7 +4,7 @@ from antiphon.core import plan as planning
 from antiphon.core.ports import Order, Page
 from antiphon.engine.world import World
 from antiphon.wire import codec
-from antiphon.wire.conversation import AddItems, Conversation, CreateConversation, UpdateConversation
+from antiphon.wire.conversation import AddItems, Conversation, ConversationList, CreateConversation, UpdateConversation
 from antiphon.wire.items import ID_PREFIXES, AdditionalTools, InputItem, Item, ToolSearchOutput
 
 
@@ -21,6 +21,9 @@ class Conversations:
         )
         await self._store.add(project, conversation, await self._entered(project, request.items))
         return conversation
+
+    async def page(self, project: str, *, limit: int, order: Order, after: str | None) -> ConversationList:
+        return await self._store.page(project, limit=limit, order=order, after=after)
 
     async def find(self, project: str, conversation_id: str) -> Conversation:
         return await self._store.find(project, conversation_id)

@@ -11,7 +11,7 @@ from antiphon.core.ports import JOINING, Lock, Order, Page
 from antiphon.errors import ApiError, ConversationLocked, ConversationNotFound, InvalidRequest, NotFound, StorageError
 from antiphon.stores import sql
 from antiphon.stores.script import Access, Query, Row, Scene, Script, TooLongHere, column_of, row_of, rows_of
-from antiphon.wire.conversation import Conversation
+from antiphon.wire.conversation import Conversation, ConversationList
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
@@ -66,6 +66,9 @@ class StoredConversations:
         return outcome
 
     # -- reading
+
+    async def page(self, project: str, *, limit: int, order: Order, after: str | None) -> ConversationList:
+        return await self._access.read(partial(_read_list, project, limit, order, after))
 
     async def find(self, project: str, conversation_id: str) -> Conversation:
         return (await self._row(project, conversation_id)).conversation
@@ -251,6 +254,21 @@ def taken() -> StorageError:
 
 
 # -- scripts that read
+
+
+def _read_list(project: str, limit: int, order: Order, after: str | None) -> Script[ConversationList]:
+    place = sql.FIRST[order]
+    if after is not None:
+        found = yield from row_of(sql.FIND_CONVERSATION_PLACE, (project, after))
+        if found is None:
+            raise ConversationNotFound(after, param="after")
+        place = found
+    rows = yield from rows_of(sql.CONVERSATION_PAGE[order], (project, *place, limit + 1))
+    page = (
+        Conversation(id=conversation_id, created_at=created_at, metadata=sql.decode_metadata(metadata))
+        for conversation_id, created_at, metadata in rows[:limit]
+    )
+    return ConversationList.of(tuple(page), has_more=len(rows) > limit)
 
 
 class Reading(Protocol[T_co]):

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Order, Quota, StoredUpload
+from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Quota, StoredUpload
 from antiphon.errors import NotFound, StorageError
+from antiphon.stores import sql
 from antiphon.stores.script import HOLD, Access, Query, Row, Script, column_of, row_of, rows_of
 from antiphon.wire.files import FileObject, Upload, UploadPart
 
@@ -21,11 +22,6 @@ FIND_CURSOR = f"SELECT created_at, n FROM files WHERE project = ? AND id = ? AND
 DROP_FILE = f"DELETE FROM files WHERE project = ? AND id = ? AND {_LIVES} RETURNING bytes"  # noqa: S608
 DROP_EXPIRED_FILES = """
 DELETE FROM files WHERE n IN (SELECT n FROM files WHERE expires_at <= ? LIMIT ?) RETURNING project, id, bytes"""
-_SORTED: dict[Order, str] = {
-    "asc": "(created_at, n) > (?, ?) ORDER BY created_at, n",
-    "desc": "(created_at, n) < (?, ?) ORDER BY created_at DESC, n DESC",
-}
-_FIRST: dict[Order, Row] = {"asc": (-1, -1), "desc": (2**63 - 1, 2**63 - 1)}
 
 _UPLOAD = "id, status, bytes, created_at, expires_at, filename, purpose, expires_after_s"
 ADD_UPLOAD = f"INSERT INTO uploads (project, {_UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
@@ -252,7 +248,7 @@ def _forget(keys: Sequence[str]) -> Script[None]:
 
 
 def _read_page(project: str, query: FileQuery, now: int) -> Script[FilePage]:
-    place = _FIRST[query.order]
+    place = sql.FIRST[query.order]
     if query.after is not None:
         found = yield from row_of(FIND_CURSOR, (project, query.after, now))
         if found is None:
@@ -260,7 +256,7 @@ def _read_page(project: str, query: FileQuery, now: int) -> Script[FilePage]:
         place = found
     purposes = () if query.purpose is None else (query.purpose,)
     where = "project = ? AND purpose = ?" if purposes else "project = ?"
-    listing = f"SELECT {_FILE} FROM files WHERE {where} AND {_LIVES} AND {_SORTED[query.order]} LIMIT ?"  # noqa: S608
+    listing = f"SELECT {_FILE} FROM files WHERE {where} AND {_LIVES} AND {sql.BEYOND[query.order]} LIMIT ?"  # noqa: S608
     rows = yield from rows_of(listing, (project, *purposes, now, *place, query.limit + 1))
     return FilePage(files=tuple(map(_file, rows[: query.limit])), has_more=len(rows) > query.limit)
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from antiphon.config import Limits
 from antiphon.core.ports import JOINING, Lock, Order, Page
 from antiphon.errors import ConversationLocked, ConversationNotFound, InvalidRequest, NotFound, StorageError
-from antiphon.wire.conversation import Conversation
+from antiphon.wire.conversation import Conversation, ConversationList
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
@@ -41,6 +41,16 @@ class MemoryConversations:
 
     async def add(self, project: str, conversation: Conversation, items: Sequence[Item]) -> None:
         self._kept[project, conversation.id] = _Kept(conversation, _by_id(items))
+
+    async def page(self, project: str, *, limit: int, order: Order, after: str | None) -> ConversationList:
+        listed = [kept.conversation for (owner, _), kept in self._kept.items() if owner == project]
+        listed.sort(key=lambda one: one.created_at)  # what is equal stays as it was added
+        if order == "desc":
+            listed.reverse()
+        begin = next((at for at, one in enumerate(listed, 1) if one.id == after), 0)
+        if after is not None and not begin:
+            raise ConversationNotFound(after, param="after")
+        return ConversationList.of(tuple(listed[begin : begin + limit]), has_more=len(listed) > begin + limit)
 
     async def find(self, project: str, conversation_id: str) -> Conversation:
         return self._found(project, conversation_id).conversation

@@ -28,6 +28,13 @@ CONVERSATION_PLACES: Final = 1 << 32
 
 # -- queries
 
+BEYOND: Final[dict[Order, str]] = {
+    "asc": "(created_at, n) > (?, ?) ORDER BY created_at, n",
+    "desc": "(created_at, n) < (?, ?) ORDER BY created_at DESC, n DESC",
+}
+"""Behind a place in time; FIRST is the place where a list begins."""
+FIRST: Final[dict[Order, script.Row]] = {"asc": (-1, -1), "desc": (2**63 - 1, 2**63 - 1)}
+
 ADD_RESPONSE = """
 INSERT INTO responses (project, id, parent, chain_bytes, status, model, created_at, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -96,6 +103,11 @@ DROP_METADATA = """
 DELETE FROM metadata WHERE project = ? AND key = ? AND value = ? AND created_at = ? AND response = ?"""
 
 ADD_CONVERSATION = "INSERT INTO conversations (project, id, created_at, metadata) VALUES (?, ?, ?, ?) RETURNING n"
+CONVERSATION_PAGE: dict[Order, str] = {
+    order: f"SELECT id, created_at, metadata FROM conversations WHERE project = ? AND {place} LIMIT ?"  # noqa: S608
+    for order, place in BEYOND.items()
+}
+FIND_CONVERSATION_PLACE = "SELECT created_at, n FROM conversations WHERE project = ? AND id = ?"
 FIND_CONVERSATION = """
 SELECT n, version, item_count, item_bytes, next_position, created_at, metadata, locked_by, locked_until
 FROM conversations WHERE project = ? AND id = ?"""

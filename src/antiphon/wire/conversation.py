@@ -19,6 +19,19 @@ class Conversation(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
+class ConversationList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: tuple[Conversation, ...]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, conversations: tuple[Conversation, ...], *, has_more: bool) -> "ConversationList":
+        first, last = (conversations[0].id, conversations[-1].id) if conversations else (None, None)
+        return cls(data=conversations, first_id=first, last_id=last, has_more=has_more)
+
+
 class DeletedConversation(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["conversation.deleted"] = "conversation.deleted"
