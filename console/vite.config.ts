@@ -19,5 +19,5 @@ export default defineConfig({
       output: { entryFileNames: "[name]-[hash].js", chunkFileNames: "[name]-[hash].js", assetFileNames: "[name]-[hash][extname]" },
     },
   },
-  server: { proxy: { "^/(v1|openresponses|health|ready|openapi.json|console/manifest.json)": "http://127.0.0.1:8000" } },
+  server: { proxy: { "^/(antiphon|v1|openresponses|health|ready|openapi.json|console/manifest.json)": "http://127.0.0.1:8000" } },
 });
