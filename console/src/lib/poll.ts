@@ -1,21 +1,19 @@
 // Looking again and again, while somebody looks at the page.
 
-/** Looks now, then `everyMs` after each look, as long as the page is in sight; a look that throws ends it. Gives what ends it. */
-export function poll(look: (signal: AbortSignal) => Promise<void>, everyMs: number): () => void {
+/** Looks now, then `everyMs` after each look, as long as the page is in sight; a look that gives false was the last. Gives what ends it. */
+export function poll(look: (signal: AbortSignal) => Promise<boolean>, everyMs: number): () => void {
   const stop = new AbortController();
   const { signal } = stop;
   async function run(): Promise<void> {
     while (!signal.aborted) {
       if (document.hidden) await next(document, "visibilitychange", signal);
       else {
-        await look(signal);
+        if (!(await look(signal))) return;
         await pause(everyMs, signal);
       }
     }
   }
-  run().catch((error) => {
-    if (!signal.aborted) throw error;
-  });
+  run();
   return () => stop.abort();
 }
 
