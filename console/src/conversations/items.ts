@@ -1,16 +1,16 @@
-// Items, told shortly.
+// Items one by one: what of each is shown.
 import type { JsonObject } from "../lib/api";
+import type { Item } from "../lib/fold";
+import { given, givenBack, parts } from "../lib/items";
 
-export type Item = JsonObject & { id: string; type: string };
+export type Held = Item & { id: string };
 /** What of a part is shown: its text, the picture where it is at hand, or what it names. */
 export type Shown = { text?: string; picture?: string; name?: string };
 
-const parts = (item: Item, list: string) => (item[list] as JsonObject[] | null | undefined) ?? [];
-
 export function shown(item: Item): Shown[] {
-  if (item.type === "message") return parts(item, "content").map(partOf);
-  if (item.type === "reasoning") return [...parts(item, "summary"), ...parts(item, "content")].map(partOf);
-  return ["arguments", "input", "code", "action", "query", "output", "result"].filter((name) => item[name] !== undefined && item[name] !== null).map((name) => ({ text: told(item[name]) }));
+  const all = [...parts(item, "summary"), ...parts(item, "content")];
+  if (all.length) return all.map(partOf);
+  return [given(item), givenBack(item)].filter(Boolean).map((text) => ({ text }));
 }
 
 function partOf(part: JsonObject): Shown {
@@ -21,10 +21,6 @@ function partOf(part: JsonObject): Shown {
   return { name: String(part["filename"] ?? part["file_id"] ?? url ?? part["file_url"] ?? part["type"]) };
 }
 
-function told(value: unknown): string {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
-}
-
 export function titleOf(item: Item): string {
-  return String(item.type === "message" ? item["role"] : item["name"] ?? item.type);
+  return String(item.type === "message" ? item["role"] : (item["name"] ?? item.type));
 }
