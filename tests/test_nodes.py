@@ -171,5 +171,5 @@ async def test_streams_go_on_while_one_node_of_each_role_dies_and_one_is_upgrade
     assert orphans
     assert set(outcomes) <= {"all is well", *FAILING}
     assert outcomes.count("all is well") > len(readers) / 2
-    assert any(reader.seen_at[0] != reader.seen_at[-1] for reader in readers)
+    assert any(len(set(reader.seen_at)) > 1 for reader in readers)
     assert max(sum(server.tool_runs[reader.id] for server in nodes.servers) for reader in readers) == 1
