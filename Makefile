@@ -28,8 +28,10 @@ help:
 serve: $(VENV)/.serve libgomp
 	@exec $(BIN)/antiphon serve $(ARGS)
 
+# Twice as many as there are cores: half of their time they wait for servers and browsers.
+TESTERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 test: lint clients libgomp git postgresql chromium
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 SECONDS ?= 600
 fuzz: $(VENV)/.test

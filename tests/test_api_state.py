@@ -353,7 +353,7 @@ SERVED = {
     "/v1/uploads/{upload_id}/parts": {"post"},
     "/v1/uploads/{upload_id}/complete": {"post"},
     "/v1/uploads/{upload_id}/cancel": {"post"},
-    "/v1/conversations": {"post"},
+    "/v1/conversations": {"get", "post"},
     "/v1/conversations/{conversation_id}": {"get", "post", "delete"},
     "/v1/conversations/{conversation_id}/items": {"get", "post"},
     "/v1/conversations/{conversation_id}/items/{item_id}": {"get", "delete"},

@@ -644,6 +644,7 @@ OURS_ALONE = {
     resources.DeletedResponse: "the package reads nothing of this answer, and Open Responses cannot delete",
     resources.ErrorBody: "an envelope: ErrorDetail is what is in it",
     resources.ResponseList: "neither can list responses",
+    conversation.ConversationList: "neither can list conversations",
     files.StoreFile: "fields of a form, whose file is no JSON",
     files.CreatePart: "fields of a form, whose file is no JSON",
     files.FileList: "the package reads nothing of it but the files and whether there are more",
