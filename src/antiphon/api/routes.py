@@ -54,13 +54,16 @@ def build(
 ) -> Api:
     """The API as one ASGI application, without start-up and shutdown. `keys`: None where nobody may make any. `beside`:
     what is no API and needs no key."""
-    served = meta.probes(engine)
+    served: list[Served] = []
     if role != "worker":
-        served += [*responses.routes(engine, limits, strict=strict), *listing.routes(engine), *meta.routes(engine)]
+        served += responses.routes(engine, limits, strict=strict)  # first what is asked for most
+        served += [*listing.routes(engine), *meta.routes(engine)]
         served += conversations.routes(engine, limits, strict=strict)
         served += files_api.routes(files, limits, strict=strict)
         served += window.routes(engine, limits, strict=strict)
         served += overview.routes(engine.overviews, keys)
+    served += meta.probes(engine)
+    if role != "worker":
         served.append(meta.description(tuple(served)))
     methods: dict[str, dict[str, Served]] = {}
     for one in served:
