@@ -258,12 +258,12 @@ async def test_the_page_is_what_the_manifest_renders_to() -> None:
 # -- every name of the package
 
 EXTENSIONS: dict[str, set[str]] = {
-    "parameters": {"generate", "stream_id", "multi_agent"},  # of the WebSocket, and of a beta
+    "parameters": {"expires_after", "generate", "stream_id", "multi_agent"},  # of the WebSocket, and of a beta
     "items": {"antiphon:scripted_call", "antiphon:tool_call"},
     "parts": {"input_audio", "computer_screenshot"},  # in the package, and in no union of it
     "tools": {"antiphon:scripted", "antiphon:tool"},
     "choices": {"web_search"},
-    "response": {"frequency_penalty", "presence_penalty", "store"},  # of Open Responses
+    "response": {"expires_at", "frequency_penalty", "presence_penalty", "store"},  # of Open Responses
     "outputs": {"antiphon:scripted_call", "antiphon:tool_call"},
     "events": {
         *(f"response.antiphon:scripted_call.{status}" for status in ("in_progress", "searching", "completed")),

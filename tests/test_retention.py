@@ -32,6 +32,7 @@ from antiphon.stores.sqlite_file import APPLICATION_ID
 from antiphon.wire import codec
 from antiphon.wire.events import ResponseCompleted
 from antiphon.wire.response import ResponseStatus
+from tests.chaosnodes import until
 from tests.conftest import WAIT_S, changed, serve
 from tests.postgres import Cluster
 from tests.test_cli import ROOT, Terminal, antiphon
@@ -107,6 +108,28 @@ async def test_events_can_be_kept_as_long_as_their_response(scripted: Settings, 
 
     events = [event async for event in await client.responses.retrieve(response_id, stream=True)]
     assert events[-1].type == "response.completed"
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_a_response_goes_when_it_was_asked_to(
+    scripted: Settings, client: openai.AsyncOpenAI, background: bool
+) -> None:
+    wish: dict[str, Any] = {"model": "scripted", "input": "say hi", "background": background}
+    made = await client.responses.create(**wish, extra_body={"expires_after": {"seconds": 7200}})
+    kept = await client.responses.create(**wish)
+
+    async def is_over() -> bool:
+        return (await client.responses.retrieve(made.id)).status == "completed"
+
+    await asyncio.wait_for(until(is_over), WAIT_S)
+    await later(scripted, hours=1)
+    shown = await client.responses.retrieve(made.id)
+    await later(scripted, hours=2.1)
+
+    assert shown.to_dict()["expires_at"] == made.created_at + 7200
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(made.id)
+    assert (await client.responses.retrieve(kept.id)).id == kept.id
 
 
 async def test_a_server_deletes_what_is_older_than_the_settings_say(scripted: Settings) -> None:

@@ -650,6 +650,7 @@ OURS_ALONE = {
     files.FileList: "the package reads nothing of it but the files and whether there are more",
     resources.Health: "neither knows of it",
     request.Later: "a line of a table, never sent",
+    request.ResponseExpiry: "an extension: neither lets a response expire",
     request.CountInputTokens: "a part of CreateResponse, and no more than its description",
     request.CompactConversation: "a part of CreateResponse, and no more than its description",
 }

@@ -14,7 +14,7 @@ from antiphon.core.runs import Lease
 from antiphon.engine.retention import Sweeper
 from antiphon.stores import retention
 from antiphon.wire.response import ConversationUse
-from tests.test_store import KINDS, bounded, context, erased, found, ids, open_file, opened, query, said, turn
+from tests.test_store import KINDS, bounded, context, erased, found, ids, made, open_file, opened, query, said, turn
 from tests.test_store_runs import A, added, begun, deltas, ended, in_conversation, numbers, run_of
 
 __all__ = ["bounded"]
@@ -251,3 +251,30 @@ async def test_a_pruned_response_takes_its_run_and_events_along(store: Store) ->
     assert await store.runs.add("p", run_of("x"), 10)
     assert await numbers(store) == [0, 1]
     assert await store.runs.seize("p", "resp_x", Lease(owner="b", until_ms=1)) is not None
+
+
+# -- a time of its own
+
+
+async def test_a_response_goes_at_its_own_time_and_no_other_does(store: Store) -> None:
+    await store.retention.expire_at("p", "resp_b", T)
+    await store.retention.expire_at("p", "resp_never", T)
+    for name in "abc":
+        await store.save("p", made(name), (said(f"in_{name}"),), ())
+
+    early = await store.retention.prune_expired(T - 1, 20)
+    first = await store.retention.prune_expired(T, 1)
+    second = await store.retention.prune_expired(T, 20)
+
+    assert (early, first, second, await store.retention.prune_expired(T, 20)) == (0, 1, 1, 0)
+    assert [await store.has("p", f"resp_{name}") for name in "abc"] == [True, False, True]
+
+
+async def test_what_is_under_way_at_its_time_goes_later(store: Store) -> None:
+    await store.retention.expire_at("p", "resp_x", T)
+    await added(store, "x")
+
+    assert await store.retention.prune_expired(T, 20) == 1
+    assert await store.has("p", "resp_x")
+    assert await store.retention.prune_expired(T + 30, 20) == 0
+    assert await store.retention.prune_expired(T + 60, 20) == 1

@@ -86,6 +86,9 @@ def arranged(
     if request.background and not request.store:
         raise InvalidRequest("Background sampling requires `store=true`; stateless requests are rejected.",
                              param="background")  # fmt: skip
+    if request.expires_after is not None and not request.store:
+        raise InvalidRequest("What is not stored cannot expire: 'expires_after' needs `store=true`.",
+                             param="expires_after")  # fmt: skip
     sources = (request.input, request.previous_response_id, request.conversation, request.prompt)
     if all(source is None for source in sources):
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
@@ -295,6 +298,7 @@ def _skeleton(
         id=response_id,
         created_at=now,
         background=request.background,
+        expires_at=UNSET if request.expires_after is None else now + request.expires_after.seconds,
         conversation=request.conversation or UNSET,
         status="in_progress",
         frequency_penalty=request.frequency_penalty or 0.0,

@@ -49,6 +49,15 @@ class Retention(Protocol):
         """As `prune`, with nothing deleted."""
         ...
 
+    async def expire_at(self, project: str, response_id: str, expires_at: int) -> None:
+        """Notes, before the response is stored, when it is to go, in Unix seconds."""
+        ...
+
+    async def prune_expired(self, now: int, limit: int) -> int:
+        """A step further: deletes, as `Store.delete` does, at most so many whose time has come; gives how many were
+        looked at. What is under way is looked at again later."""
+        ...
+
     async def prune_events(self, ended_before: int, now: int, limit: int) -> Told:
         """A step further: forgets at most so many events of background responses that ended before that time. From the
         first on, none of a response can be streamed. One of which nobody noted when it ended counts from `now` on.

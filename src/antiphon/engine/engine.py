@@ -186,6 +186,7 @@ class Engine:
         if lock is not None:
             await self._locks.take(lock, plan.version)
         try:
+            await self._world.will_expire(project, plan.response)
             await self._background.add(project, plan, self._preparation.lasting(project, request))
         except ApiError:
             if lock is not None:

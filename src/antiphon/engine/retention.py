@@ -48,11 +48,19 @@ class Sweeper:
         now = self._clock()
         if settings.background_events_hours:
             await self.events(now - settings.background_events_hours * HOUR_S)
+        await self._expired(now)
         if settings.responses_days:
             before = now - settings.responses_days * DAY_S
             counts = await self.everywhere(Pruning(project="", created_before=before, limit=STEP_RESPONSES))
             if counts:
                 log.info("old responses were deleted", responses=sum(counts.values()), projects=len(counts))
+
+    async def _expired(self, now: int) -> None:
+        """Those whose own time has come."""
+        looked_at = STEP_RESPONSES
+        while looked_at == STEP_RESPONSES:
+            looked_at = await self._store.prune_expired(now, STEP_RESPONSES)
+            await asyncio.sleep(self._pause_s if looked_at else 0)
 
     async def everywhere(self, pruning: Pruning) -> Mapping[str, int]:
         """How many went in each project; the pruning's own is not looked at."""

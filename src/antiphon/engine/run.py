@@ -434,6 +434,7 @@ class Run:
         if self._journal is not None:
             await self._journal.finish(final)
         else:
+            await self._world.will_expire(self.project, final.response)
             await wholly(self._world.store.save(self.project, final.response, self.plan.given, self.plan.history))
 
     async def _release(self, conversation_id: str) -> None:

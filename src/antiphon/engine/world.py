@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from msgspec import UNSET
+
 from antiphon.config import Limits
 from antiphon.core import secrets
 from antiphon.core.compaction import Compactions
@@ -13,8 +15,11 @@ from antiphon.core.thoughts import Thoughts
 from antiphon.engine.meter import Meter
 from antiphon.sealing import Seal
 from antiphon.wire.items import Compaction, InputItem, Item, Reasoning
+from antiphon.wire.response import Response
 from antiphon.wire.tools import Tool as Declaration
 
+NOT_BEFORE_S = 60
+"""What took longer to be made than it was to be kept must be there before it goes."""
 SEALABLE = frozenset({Reasoning, Compaction})
 
 
@@ -31,6 +36,12 @@ class World:
         self.clock = clock
         self._seal = seal
         self.meter = Meter(store.rollups, new_id, store.runs.waiting)
+
+    async def will_expire(self, project: str, response: Response) -> None:
+        """Called before it is stored: where it never is, nothing is left to go. Raises StorageError."""
+        if response.expires_at is not UNSET and response.store:
+            at = max(response.expires_at, self.clock() + NOT_BEFORE_S)
+            await self.store.retention.expire_at(project, response.id, at)
 
     def thoughts(self, project: str) -> Thoughts:
         return Thoughts(partial(self._seal.seal, project, "reasoning"), partial(self._seal.open, project, "reasoning"))

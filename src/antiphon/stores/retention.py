@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from antiphon.core.ports import ResponseQuery
 from antiphon.core.retention import Pruning, Told
 from antiphon.stores import listing, responses, sql
-from antiphon.stores.script import Access, Script, column_of, rows_of
+from antiphon.stores.script import Access, Row, Script, column_of, row_of, rows_of
 
 ENTRIES_MAX: Final = 1_000
 """Walked in one step: about a millisecond."""
@@ -16,6 +16,8 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 """Of the responses of one step, the last one's aside."""
 STREAMS_MAX: Final = 100
 """In one step."""
+LATER_S: Final = 60
+"""When one that is under way is looked at again."""
 UNHURRIED: Final = 2**31
 """Said of a write whose length is not known: it goes to the writer's thread."""
 FAILURE: Final = "What is old was not deleted."
@@ -40,6 +42,16 @@ class StoredRetention:
     async def count(self, pruning: Pruning) -> Pruning:
         ahead, _ = await self._access.read_far(partial(_found, pruning))
         return ahead
+
+    async def expire_at(self, project: str, response_id: str, expires_at: int) -> None:
+        scene = partial(rows_of, sql.ADD_EXPIRY, (expires_at, project, response_id))
+        await self._access.write(scene, 0, "The response was not begun.")
+
+    async def prune_expired(self, now: int, limit: int) -> int:
+        due = await self._access.rows(sql.DUE_EXPIRIES, (now, limit))
+        for expiry in due:
+            await self._access.write(partial(_expire, expiry, now), UNHURRIED, FAILURE)
+        return len(due)
 
     async def prune_events(self, ended_before: int, now: int, limit: int) -> Told:
         if not await self._access.rows(sql.ANY_ENDED, (ended_before,)):
@@ -79,6 +91,19 @@ def _found(pruning: Pruning) -> Script[tuple[Pruning, list[int]]]:
         if len(matching) < pruning.limit:
             search = yield from listing.behind(search, ENTRIES_MAX)
     return replace(pruning, place=search.place, count=pruning.count + len(found), is_over=search.is_over), found
+
+
+def _expire(expiry: Row, now: int) -> Script[None]:
+    _, project, response_id = expiry
+    yield [(sql.ALONE, (project,))]
+    living = yield from row_of(sql.FIND_LIVING, (project, response_id))
+    yield [(sql.DROP_EXPIRY, expiry)]
+    if living is None:
+        return
+    if (yield from rows_of(sql.IS_UNDER_WAY, living[:1])):
+        yield [(sql.ADD_EXPIRY, (now + LATER_S, project, response_id))]
+    else:
+        yield from responses.erase(project, living[:1])
 
 
 def query_of(pruning: Pruning) -> ResponseQuery:

@@ -219,6 +219,11 @@ ADD_REQUEST = (
 DROP_REQUEST = "DELETE FROM requests WHERE project = ? AND key = ? AND response_id = ?"
 DROP_OLD_REQUESTS = "DELETE FROM requests WHERE created_at <= ?"
 
+ADD_EXPIRY = "INSERT INTO expiries (expires_at, project, response_id) VALUES (?, ?, ?)"
+DUE_EXPIRIES = "SELECT expires_at, project, response_id FROM expiries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+DROP_EXPIRY = "DELETE FROM expiries WHERE expires_at = ? AND project = ? AND response_id = ?"
+IS_UNDER_WAY = "SELECT 1 FROM runs WHERE response = ? AND is_over = 0"
+
 RollupRow: TypeAlias = tuple[int, str, str, str, str]
 PUT_ROLLUP = (
     "INSERT INTO rollups (minute, process, project, model, data) VALUES (?, ?, ?, ?, ?)"

@@ -70,6 +70,13 @@ class ContextManagement(Struct, frozen=True, kw_only=True):
     compact_threshold: Annotated[int, Meta(ge=1_000)] | None = None
 
 
+class ResponseExpiry(Struct, frozen=True, kw_only=True):
+    """When a stored response goes by itself: so many seconds after it was created. As files have it; an extension."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: Annotated[int, Meta(ge=60, le=315_360_000)]
+
+
 class CreateResponse(Struct, frozen=True, kw_only=True):
     """What a request asks for. None means: not given."""
 
@@ -106,6 +113,7 @@ class CreateResponse(Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     prompt_cache_options: PromptCacheWish | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    expires_after: ResponseExpiry | None = None
     safety_identifier: Annotated[str, Meta(max_length=128)] | None = None
     service_tier: ServiceTier | None = None
     truncation: Truncation = "disabled"

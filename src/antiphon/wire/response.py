@@ -126,6 +126,8 @@ class Response(Struct, frozen=True, kw_only=True):
     completed_at: int | None = None
     conversation: ConversationUse | UnsetType = UNSET
     error: ResponseError | None = None
+    expires_at: int | UnsetType = UNSET
+    """In Unix seconds: when it goes by itself, if that was asked for."""
     frequency_penalty: float = 0.0
     incomplete_details: IncompleteDetails | None = None
     input_transformations: tuple[InputTransformation, ...] | UnsetType = UNSET
