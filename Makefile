@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 NODE_MODULES := tests/clients/node_modules console/node_modules
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test fuzz chaos lint format bench docs constraints wheel clean clients console libgomp nginx git postgresql chromium
+.PHONY: help serve test fuzz chaos lint format bench docs constraints wheel clean clients console libgomp nginx git curl postgresql chromium
 
 help:
 	@echo 'make serve        set up .venv and serve on 127.0.0.1:8000   (ARGS="--port 9000 …" passes flags on)'
@@ -30,7 +30,7 @@ serve: $(VENV)/.serve libgomp
 
 # Twice as many as there are cores: half of their time they wait for servers and browsers.
 TESTERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
-test: lint clients libgomp git postgresql chromium
+test: lint clients libgomp git curl postgresql chromium
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 SECONDS ?= 600
@@ -113,6 +113,9 @@ libgomp: $(VENV)/.serve
 
 git:
 	$(call system-package,git,command -v git >/dev/null,without it Codex has no repository to work in)
+
+curl:
+	$(call system-package,curl,command -v curl >/dev/null,without it what the console gives as curl is not tried)
 
 # Only its programs are wanted: the tests make a database of their own, on a free port.
 postgresql:

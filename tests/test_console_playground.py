@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, FilePayload, Locator, Page, expect
 
 from tests import test_console as console
+from tests.clients.programs import IN_CI
 from tests.conftest import WAIT_S, changed, serve
 from tests.mcpserver import Remote
 
@@ -231,7 +232,7 @@ async def test_a_call_of_an_mcp_server_is_approved_or_denied(
     await expect(turns(page).last).to_contain_text(said)
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")
 async def test_a_turn_as_code_runs(page: Page) -> None:
     await say(page, "say first")
     turn = await say(page, "tell items.0.content.0.text")

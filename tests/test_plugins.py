@@ -175,6 +175,10 @@ class Silent(Plugin):
     pass
 
 number = 1
+
+class Idle(Plugin):
+    description = "Has nothing to call."
+    parameters = {"type": "object"}
 """
 POINTS = {
     "odd": "odd_tools:Odd",
@@ -182,6 +186,7 @@ POINTS = {
     "no_schema": "odd_tools:NoSchema",
     "silent": "odd_tools:Silent",
     "number": "odd_tools:number",
+    "idle": "odd_tools:Idle",
     "gone": "nowhere:Odd",
     "absent": "odd_tools:Absent",
     "no name": "odd_tools:Odd",
@@ -290,11 +295,16 @@ def test_only_one_that_says_so_is_repeatable() -> None:
 @pytest.mark.parametrize(
     ("name", "table", "fault"),
     [
-        ("stock", {}, "no plug-in of this name is installed; there are: absent, again, gone, no name, no_schema, num"),
+        (
+            "stock",
+            {},
+            "no plug-in of this name is installed; there are: absent, again, gone, idle, no name, no_schema, num",
+        ),
         ("gone", {}, "nowhere:Odd cannot be loaded: No module named 'nowhere'"),
         ("absent", {}, "odd_tools:Absent cannot be loaded"),
         ("number", {}, "is no Plugin with a description and parameters"),
         ("silent", {}, "is no Plugin with a description and parameters"),
+        ("idle", {}, "abstract method"),
         ("no_schema", {}, "Invalid schema at 'parameters"),
         ("no name", {}, "a model can call no tool of this name"),
         ("odd", {"wrong": True}, "that is wrong"),

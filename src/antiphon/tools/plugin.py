@@ -6,6 +6,7 @@ A package brings a class for each by an entry point of the group `antiphon.tools
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Final
@@ -38,7 +39,7 @@ class Failed(Exception):  # read as what a plug-in says: the call failed
     """A call failed, and the model is told why. What else a plug-in raises is logged, and no matter of the model's."""
 
 
-class Plugin:
+class Plugin(ABC):
     """A tool of another package: a subclass, of which one is made when the server starts. One loop runs everything: who
     would block it uses asyncio.to_thread."""
 
@@ -52,15 +53,15 @@ class Plugin:
     timeout_s: ClassVar[float | None] = None
     """For one call, where less than `limits.tool_timeout_s`."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 # most need none
         """`settings` is its table, `[tools.plugins.NAME]`. A ValueError, TypeError or KeyError ends the start, and is
         shown."""
 
+    @abstractmethod
     async def call(self, arguments: JsonObject, errand: Errand) -> str:
         """What the model is told. Cancelled when its time is over, or nobody wants the response any more."""
-        raise NotImplementedError
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 # most hold nothing
         """The server stops."""
 
 
