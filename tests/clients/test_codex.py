@@ -141,7 +141,7 @@ async def test_a_tool_in_a_namespace_is_found_by_its_names(codex: Codex) -> None
     assert told.code == 0
     [spawned] = told.items("collab_tool_call")
     assert (spawned["tool"], spawned["prompt"], spawned["status"]) == ("spawn_agent", "say I am another", "completed")
-    assert [message[:17] for message in told.messages] == ['got: {"agent_id":']
+    assert told.messages[0].startswith('got: {"agent_id":')  # a notification may follow: the other may be done by then
 
 
 async def test_a_picture_comes_back_from_a_call(codex: Codex) -> None:
