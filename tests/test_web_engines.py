@@ -1,5 +1,5 @@
-"""Search engines and the local index. SearXNG, Brave and Tavily are played on 127.0.0.1, in the shapes that they
-document; none of them was asked live."""
+"""Search engines and the local index. The engines are played on 127.0.0.1: SearXNG in the shapes of a real one, Brave
+and Tavily, which were never asked live, in those that they document."""
 
 import asyncio
 import os
@@ -22,16 +22,20 @@ from tests.rawserver import RawServer, answers, hangs_up
 from tests.websites import article, engine, website
 
 ALL = Wish(results_max=10)
-SEARXNG = {
+SEARXNG: dict[str, Any] = {
     "query": "rate",
-    "number_of_results": 2,
     "results": [
         {"url": "https://a.example/1", "title": "One", "content": "first", "publishedDate": "2026-01-02T00:00:00",
-         "engine": "x", "score": 1.5, "category": "general"},
+         "pubdate": "2026-01-02 00:00:00", "engines": ["x"], "positions": [1], "score": 1.5, "length": None},
+        {"url": None, "parsed_url": None, "title": "", "content": "", "publishedDate": None, "kvmap": {"rate": 3},
+         "template": "keyvalue.html"},
         {"url": "https://b.example/2", "title": "Two", "content": None, "publishedDate": None},
     ],
-    "answers": [],
+    "answers": [{"url": None, "answer": "4", "template": "answer/legacy.html"}],
+    "corrections": [],
+    "infoboxes": [],
     "suggestions": ["rates"],
+    "unresponsive_engines": [["y", "timeout"]],
 }  # fmt: skip
 BRAVE = {
     "type": "search",
@@ -104,6 +108,44 @@ async def test_searxng_is_asked_for_json_with_operators_for_domains() -> None:
     assert asked == {"q": ["ä & b (site:a.example OR site:b.example) -site:c"], "format": ["json"]}
 
 
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("!!g rate", "g rate"),
+        ("rate !images :de <3", "rate images de 3"),
+        ("!<:x", "x"),
+        ("a:b c! x<y 'q !", "a:b c! x<y 'q !"),
+        ("!!", "!"),
+    ],
+)
+async def test_searxng_is_given_no_orders_in_a_query(query: str, asked: str) -> None:
+    async with engine("/base/search", SEARXNG) as server:
+        await found(searxng(server), query)
+        assert parse_qs(urlsplit(server.asked[0].path).query)["q"] == [asked]
+
+
+async def test_what_an_encyclopedia_has_comes_first_in_searxng() -> None:
+    boxes = [
+        {"infobox": "Rate", "id": "https://wiki.example/Rate", "content": "A ratio.", "url": None, "title": ""},
+        {"infobox": "Bare", "id": "https://wiki.example/Bare", "content": [], "url": None},
+        {"infobox": "Nowhere", "content": "x", "url": None},
+    ]
+    async with engine("/base/search", SEARXNG | {"infoboxes": boxes}) as server:
+        rate, bare, *others = await found(searxng(server))
+
+    assert rate == Found(url="https://wiki.example/Rate", title="Rate", snippet="A ratio.")
+    assert (bare.title, bare.snippet) == ("Bare", "")
+    assert [one.title for one in others] == ["One", "Two"]
+
+
+async def test_that_searxng_found_nothing_is_a_failure_only_where_engines_of_its_failed() -> None:
+    nothing = SEARXNG | {"results": []}
+    async with engine("/base/search", nothing) as failing, engine("/base/search", {"results": []}) as fine:
+        with pytest.raises(SearchFailed, match=r"some of its engines failed \(y: timeout\)"):
+            await found(searxng(failing))
+        assert await found(searxng(fine)) == []
+
+
 async def test_brave_is_asked_with_its_key_for_a_country_and_a_number() -> None:
     async with engine("/res/v1/web/search", BRAVE) as server:
         await found(brave(server), wish=Wish(results_max=5, country="de"))
@@ -130,7 +172,8 @@ async def test_tavily_is_asked_with_its_key_and_the_domains() -> None:
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        (answers(b"{}", status=403), "refuses this server"),
+        (answers(b"<html>", status=403), "refuses this server"),
+        (answers(b"Too Many Requests", status=429), "refuses this server"),
         (answers(b"{}", status=500), "status 500"),
         (answers(b"<html>"), "something else than results"),
         (answers(b'{"web": 5, "results": 5}'), "something else than results"),
@@ -218,7 +261,7 @@ async def test_what_two_queries_found_is_told_once_the_best_of_each_first() -> N
     async def script(wire: Any) -> None:
         [query] = parse_qs(urlsplit(wire.asked.path).query)["q"]
         urls = {"a": ["https://x.example/", "https://y.example/"], "b": ["https://z.example/", "https://x.example/"]}
-        results = [{"url": url, "title": url} for url in [*urls[query], "javascript:alert(1)"]]
+        results = [{"url": url, "title": f"{url} of {query}"} for url in [*urls[query], "javascript:alert(1)"]]
         await answers(msgspec.json.encode({"results": results}))(wire)
 
     async with RawServer(script) as server:
@@ -228,7 +271,9 @@ async def test_what_two_queries_found_is_told_once_the_best_of_each_first() -> N
         await made.close()
         await fetcher.close()
 
-    assert [result.url for result in done.results or ()] == [f"https://{host}.example/" for host in "xzy"]
+    assert [result.title for result in done.results or ()] == [
+        "https://x.example/ of a", "https://z.example/ of b", "https://y.example/ of a",
+    ]  # fmt: skip
 
 
 async def test_one_query_that_fails_does_not_take_the_others_along() -> None:

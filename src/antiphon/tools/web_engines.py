@@ -5,9 +5,10 @@ Their addresses stand in the settings, so they are asked directly, past the guar
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -22,6 +23,7 @@ OPERATORS_MAX = 8
 """Domains that are put into a query as `site:`; of more, the results alone are sifted."""
 COUNT_MAX = 20
 """What Brave and Tavily give at most."""
+ENGINES_TOLD_MAX = 5
 
 
 class SearchFailed(Exception):
@@ -109,7 +111,7 @@ class Engine:
             raise SearchFailed(f"{self.name} cannot be reached, or broke off") from None
 
     def _read(self, status: int, data: bytes, kind: type[T]) -> T:
-        if status in (401, 402, 403):
+        if status in (401, 402, 403, 429):
             raise SearchFailed(f"{self.name} refuses this server (status {status}): {self.remedy}")
         if status != 200:
             raise SearchFailed(f"{self.name} answered with status {status}")
@@ -118,7 +120,7 @@ class Engine:
         except msgspec.DecodeError:
             raise SearchFailed(f"{self.name} answered with something else than results: {self.remedy}") from None
 
-    remedy = "its key may be wrong, or used up"
+    remedy = "its key may be wrong, used up, or in use too often"
 
 
 async def _whole(answer: h1.Answer) -> bytes:
@@ -138,30 +140,56 @@ def _scoped(query: str, wish: Wish) -> str:
 
 
 class _SearxngResult(Struct):
-    url: str = ""
+    """Rows of a table have no address."""
+
+    url: str | None = None
     title: str | None = None
     content: str | None = None
     publishedDate: str | None = None  # noqa: N815 -- its name there
 
 
+class _SearxngBox(Struct):
+    """What an encyclopedia has on a thing, which by default is all that Wikipedia gives. `id` is an address mostly;
+    `content` is an empty list where there is none."""
+
+    infobox: str
+    id: str | None = None
+    content: Any = ""
+
+
 class _SearxngAnswer(Struct):
     results: list[_SearxngResult]
+    infoboxes: list[_SearxngBox] = []
+    unresponsive_engines: list[list[str]] = []
+    """Each with the reason. Whatever fails among its engines, SearXNG answers with status 200."""
 
 
 class Searxng(Engine):
-    """It knows no number of results and no country."""
+    """It knows no number of results and no country. Words that begin with `!`, `:` or `<` are orders to it: to send its
+    user elsewhere, to ask some engines alone, to change its language or its patience."""
 
     name = "SearXNG"
     url = ""
     remedy = "its settings.yml must have `json` among search.formats, and its limiter must let this server pass"
 
     async def find(self, query: str, wish: Wish) -> Sequence[Found]:
-        asked = urlencode({"q": _scoped(query, wish), "format": "json"})
+        words = re.sub(r"(?<!\S)[!:<]+(?=\S)", "", query)
+        asked = urlencode({"q": _scoped(words, wish), "format": "json"})
         answer = await self.ask("GET", f"/search?{asked}", _SearxngAnswer)
-        return [
+        found = [
+            Found(url=box.id, title=box.infobox, snippet=box.content if isinstance(box.content, str) else "")
+            for box in answer.infoboxes
+            if box.id
+        ]
+        found += [
             Found(url=one.url, title=one.title or "", snippet=one.content or "", date=one.publishedDate or "")
             for one in answer.results
+            if one.url
         ]
+        if not found and (silent := answer.unresponsive_engines[:ENGINES_TOLD_MAX]):
+            reasons = ", ".join(": ".join(engine) for engine in silent)
+            raise SearchFailed(f"{self.name} found nothing, and some of its engines failed ({reasons})")
+        return found
 
 
 class _BraveResult(Struct):

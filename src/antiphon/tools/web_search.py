@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from html import unescape
 from importlib.util import find_spec
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import assert_never
 
 import msgspec
@@ -207,7 +207,10 @@ class WebSearchTool(Tool):
             for answer in answers
             if not isinstance(answer, BaseException)
         )
-        return list({one.url: one for row in zip_longest(*sifted) for one in row if one is not None}.values())
+        best: dict[str, Found] = {}
+        for one in filter(None, chain.from_iterable(zip_longest(*sifted))):
+            best.setdefault(one.url, one)
+        return list(best.values())
 
     def _is_address(self, url: str) -> bool:
         """Whether readers may be sent there. A local index has names instead, if it is told no address."""
