@@ -46,14 +46,14 @@ async def measured(name: str, rounds: int, once: Callable[[], Awaitable[Any]]) -
 async def calls(remote: Remote, rounds: int) -> None:
     fetcher = Fetcher(config.Fetch(allow=("127.0.0.1",)), 4)
     place = Place(url=remote.url)
-    pooled = Speech(config.McpSettings(), fetcher)
+    pooled = Speech(config.McpSettings(), fetcher, print)
 
     async def call(speech: Speech) -> None:
         output, _ = await speech.call("bench", place, "add", {"a": 1, "b": 2})
         assert output == "3"
 
     async def call_alone() -> None:
-        speech = Speech(config.McpSettings(), fetcher)
+        speech = Speech(config.McpSettings(), fetcher, print)
         await call(speech)
         await speech.close()
 

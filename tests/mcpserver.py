@@ -177,6 +177,13 @@ def tools(remote: Remote) -> MCPServer:
         os._exit(1)
 
     @server.tool()
+    async def grow(ctx: Context) -> None:
+        """Offers one more tool, and says so in the words of either era."""
+        server.add_tool(odd, name="grown")
+        await ctx.notify_tools_changed()
+        await ctx.session.send_tool_list_changed()
+
+    @server.tool()
     def variable(name: str) -> str:
         return os.environ.get(name, "not set")
 

@@ -50,9 +50,13 @@ async def fetcher() -> AsyncIterator[Fetcher]:
 
 @pytest.fixture
 async def speech(fetcher: Fetcher) -> AsyncIterator[Speech]:
-    made = Speech(McpSettings(), fetcher)
+    made = Speech(McpSettings(), fetcher, unchanged)
     yield made
     await made.close()
+
+
+def unchanged(_key: Any) -> None:
+    raise AssertionError("no server told of other tools")
 
 
 def with_servers(settings: Settings, *servers: McpServer, **fields: Any) -> Settings:
@@ -133,7 +137,7 @@ async def test_a_connection_is_kept_for_its_project_and_login(speech: Speech, re
 
 
 async def test_connections_are_bounded_and_idle_ones_end(fetcher: Fetcher, remote: Remote) -> None:
-    speech = Speech(McpSettings(connections_max=1, idle_s=0.01), fetcher)
+    speech = Speech(McpSettings(connections_max=1, idle_s=0.01), fetcher, unchanged)
     await added(speech, Place(url=remote.url))
     await added(speech, Place(url=remote.url), project="q")
     pool = speech._pool
@@ -162,6 +166,49 @@ async def test_a_server_that_restarted_is_connected_to_again(speech: Speech, era
     assert remote.calls == ["add 1 2"] * 2
 
 
+@pytest.mark.parametrize("era", ["modern", "legacy", "sse", "stdio"])
+async def test_a_list_is_asked_for_again_when_its_server_says_that_it_changed(scripted: Settings, era: str) -> None:
+    command = (sys.executable, str(HERE / "mcpserver.py")) if era == "stdio" else ()
+    async with Remote("modern" if command else era).serving() as remote:
+        server = McpServer(label="docs", command=command, url="" if command else remote.url)
+        async with serve(with_servers(scripted, server)) as url, asyncio.timeout(WAIT_S):
+            first = await offered(url)
+            # what changes before the server has heard that we listen, it does not tell
+            while "grown" not in (now := await offered(url)):
+                await create(url, input="call docs__grow {}", tools=[DOCS])
+
+    assert set(now) - set(first) == {"grown"}
+    if not command:
+        assert remote.listings() == 2
+
+
+DOCS = {"type": "mcp", "server_label": "docs", "require_approval": "never"}
+
+
+async def offered(url: str) -> list[str]:
+    """The names of the tools as a new conversation gets them."""
+    listing = (await create(url, input="say hi", tools=[DOCS])).value["output"][0]
+    return [tool["name"] for tool in listing["tools"]]
+
+
+async def test_a_connection_that_is_no_longer_told_of_changes_is_not_used_again(fetcher: Fetcher) -> None:
+    told: list[Any] = []
+    remote, speech = Remote(), Speech(McpSettings(), fetcher, told.append)
+    async with asyncio.timeout(WAIT_S):
+        async with remote.serving():
+            place = Place(url=remote.url)
+            while not told:
+                await speech.call("p", place, "grow", {})
+            [connection] = speech._pool._connections.values()
+        await connection.deaf.wait()
+        async with remote.serving():
+            assert (await added(speech, place))[0] == "3"
+        await speech.close()
+
+    assert set(told) == {("p", place.digest)}
+    assert remote.methods.count("server/discover") == 2
+
+
 async def test_a_call_that_may_have_arrived_is_not_made_again(speech: Speech, remote: Remote) -> None:
     place = Place(url=remote.url)
     await added(speech, place)
@@ -174,7 +221,7 @@ async def test_a_call_that_may_have_arrived_is_not_made_again(speech: Speech, re
 
 
 async def test_an_answer_that_is_too_large_fails_the_call(fetcher: Fetcher, remote: Remote) -> None:
-    speech = Speech(McpSettings(answer_bytes_max=50_000), fetcher)
+    speech = Speech(McpSettings(answer_bytes_max=50_000), fetcher, unchanged)
     output, error = await speech.call("p", Place(url=remote.url), "long", {"chars": 100_000})
     assert output is None
     assert error is not None
@@ -206,7 +253,7 @@ async def test_addresses_inside_are_not_reached(scripted: Settings, url: str) ->
 async def test_a_name_that_changes_its_address_leads_nowhere_new(remote: Remote) -> None:
     answers = iter([["127.0.0.2"], ["127.0.0.2"], ["127.0.0.1"], ["127.0.0.1"]])  # two tries to connect, each time
     fetcher = Fetcher(Fetch(allow=(f"127.0.0.2:{remote.port}",)), 3, resolve=lambda _: next(answers))
-    speech = Speech(McpSettings(), fetcher)
+    speech = Speech(McpSettings(), fetcher, unchanged)
     place = Place(url=f"http://rebind.example:{remote.port}/mcp")
     with pytest.raises(DependencyFailed, match="No connection"):  # allowed, but nobody listens there
         await speech.list("p", place)
@@ -220,7 +267,7 @@ async def test_a_name_that_changes_its_address_leads_nowhere_new(remote: Remote)
 async def test_what_was_judged_is_what_is_connected_to(remote: Remote) -> None:
     answers = iter([["127.0.0.1"]])
     fetcher = Fetcher(Fetch(allow=(f"127.0.0.1:{remote.port}",)), 3, resolve=lambda _: next(answers))
-    speech = Speech(McpSettings(), fetcher)
+    speech = Speech(McpSettings(), fetcher, unchanged)
     for _ in range(3):
         assert (await added(speech, Place(url=f"http://docs.example:{remote.port}/mcp")))[0] == "3"
     await speech.close()
@@ -319,7 +366,7 @@ def test_a_missing_package_is_named(fetcher: Fetcher, monkeypatch: pytest.Monkey
 async def test_the_doctor_lists_what_each_server_offers(scripted: Settings, remote: Remote) -> None:
     settings = with_servers(scripted, McpServer(label="docs", url=remote.url))
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
-    assert (check.ok, check.detail) == (True, "docs: 10 tools")
+    assert (check.ok, check.detail) == (True, "docs: 11 tools")
     remote.refuses = 500
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
     assert not check.ok

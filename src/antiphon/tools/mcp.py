@@ -158,18 +158,21 @@ class McpTool(Tool):
         if self._speech is None:
             from antiphon.tools.mcp_speech import Speech
 
-            self._speech = Speech(self._settings, self._fetch)
+            self._speech = Speech(self._settings, self._fetch, lambda key: self._listings.pop(key, None))
         return self._speech
 
     async def _list(self, project: str, label: str, place: Place) -> tuple[ListedTool, ...]:
         key = (project, place.digest)
         until, tools = self._listings.pop(key, (0.0, ()))
         if monotonic() >= until:
+            self._listings[key] = until, tools  # to be taken away, should the tools change meanwhile
             try:
                 tools, good_s = await self._speaking().list(project, place)
             except DependencyFailed as error:
                 text = f"Error retrieving tool list from MCP server: '{label}'. {error.message}"
                 raise DependencyFailed(text, param="tools", code=error.code) from None
+            if self._listings.pop(key, None) is None:
+                return tools
             until = monotonic() + (good_s or self._settings.listing_s)
         self._listings[key] = until, tools
         if len(self._listings) > LISTINGS_MAX:

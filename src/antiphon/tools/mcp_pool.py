@@ -10,17 +10,19 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import httpx2
 from mcp.client.client import Client
+from mcp.client.session import IncomingMessage
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, Implementation
+from mcp_types import CONNECTION_CLOSED, Implementation, ToolListChangedNotification
 from pydantic import ValidationError
 
 import antiphon
@@ -34,6 +36,8 @@ CLOSE_S: Final = 5.0
 """For all connections to end when the server stops."""
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[Client], Awaitable[T]]
+Made: TypeAlias = Callable[[AbstractAsyncContextManager[Any]], Client]
+"""A client on that transport."""
 
 for _name in ("mcp", "client", "httpx2"):  # they log addresses, and what calls say
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
@@ -55,9 +59,11 @@ class Key(NamedTuple):
 
 
 class Pool:
-    def __init__(self, settings: McpSettings, fetch: Fetcher) -> None:
+    def __init__(self, settings: McpSettings, fetch: Fetcher, changed: Callable[[Key], object]) -> None:
+        """`changed` is called when a server says that its tools are others now."""
         self._settings = settings
         self._fetch = fetch
+        self._changed = changed
         self._connections: dict[Key, _Connection] = {}
         self._tasks: dict[asyncio.Task[None], _Connection] = {}
 
@@ -84,13 +90,15 @@ class Pool:
     def _connection(self, key: Key, place: Place) -> "_Connection":
         found = self._connections.get(key)
         if found is not None and not found.is_over:
-            return found
+            if found.users or not found.deaf.is_set():
+                return found
+            self._drop(found)
         if len(self._connections) >= self._settings.connections_max:
             idle = min((one for one in self._connections.values() if not one.users), key=_idle_since, default=None)
             if idle is None:
                 raise Failure(503, "Too many MCP servers are in use (tools.mcp.connections_max).", is_undelivered=True)
             self._drop(idle)
-        made = self._connections[key] = _Connection(key, partial(self._opened, place), self._settings)
+        made = self._connections[key] = _Connection(key, partial(self._opened, key, place), self._settings)
         self._tasks[made.task] = made
         made.task.add_done_callback(partial(self._forget, made))
         return made
@@ -109,9 +117,10 @@ class Pool:
         if not connection.users:
             connection.ended.set()
 
-    def _opened(self, place: Place, ended: asyncio.Event) -> AbstractAsyncContextManager["_Opened"]:
+    def _opened(self, key: Key, place: Place, ended: asyncio.Event) -> AbstractAsyncContextManager["_Opened"]:
+        client = partial(_client, partial(self._changed, key), ended)
         if place.command:
-            return _command(place, ended)
+            return _command(place, client)
         guarded = Guarded(
             _anywhere if place.is_trusted else self._fetch.reach,
             self._tls,
@@ -119,7 +128,7 @@ class Pool:
             bytes_max=self._settings.answer_bytes_max,
             ended=ended.set,
         )
-        return _remote(place, guarded, self._settings.answer_bytes_max, ended)
+        return _remote(place, guarded, self._settings.answer_bytes_max, ended, client)
 
     def _tls(self) -> ssl.SSLContext:
         return self._fetch.tls
@@ -151,6 +160,8 @@ class _Connection:
         self.users = 0
         self.was_used = False
         self.ended = asyncio.Event()
+        self.deaf = asyncio.Event()
+        """It was told of changes once, and has lost that."""
         self._opened = opened
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -194,7 +205,23 @@ class _Connection:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 opened = await stack.enter_async_context(self._opened(self.ended))
             self._ready.set_result(opened)
-            await self.ended.wait()
+            async with asyncio.TaskGroup() as group:
+                listening = group.create_task(self._listen(opened.client))
+                await self.ended.wait()
+                listening.cancel()
+
+    async def _listen(self, client: Client) -> None:
+        """Since MCP 2026-07-28 a server tells of changes those alone who ask for it, as long as they listen."""
+        tools = client.server_capabilities.tools
+        if tools is None or not tools.list_changed:
+            return
+        with suppress(MCPError, RuntimeError):  # refused, not known there, or ended before it began
+            async with client.listen(tools_list_changed=True) as changes:
+                try:
+                    async for _ in changes:
+                        pass  # the client hears of it, too
+                except SubscriptionLost:
+                    self.deaf.set()
 
 
 def _failure(error: MCPError, guarded: Guarded | None) -> Failure | None:
@@ -228,28 +255,34 @@ def _reason(error: BaseException | None) -> Failure | MCPError:
 # -- ways to a server
 
 
-def _client(transport: Any) -> Client:
+def _client(changed: Callable[[], object], ended: asyncio.Event, transport: AbstractAsyncContextManager[Any]) -> Client:
+    async def heard(message: IncomingMessage) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            changed()
+
     info = Implementation(name="antiphon", version=antiphon.__version__)
-    return Client(transport, client_info=info, cache=None)
+    return Client(_watched(transport, ended), client_info=info, cache=None, message_handler=heard)
 
 
 @asynccontextmanager
-async def _command(place: Place, ended: asyncio.Event) -> AsyncGenerator[_Opened, None]:
+async def _command(place: Place, made: Made) -> AsyncGenerator[_Opened, None]:
     env = {name: os.environ[name] for name in place.env if name in os.environ}
     parameters = StdioServerParameters(command=place.command[0], args=list(place.command[1:]), env=env)
-    async with _client(_watched(stdio_client(parameters), ended)) as client:
+    async with made(stdio_client(parameters)) as client:
         yield _Opened(client)
 
 
 @asynccontextmanager
-async def _remote(place: Place, guarded: Guarded, event_bytes_max: int, ended: asyncio.Event) -> AsyncIterator[_Opened]:
+async def _remote(
+    place: Place, guarded: Guarded, event_bytes_max: int, ended: asyncio.Event, made: Made
+) -> AsyncIterator[_Opened]:
     async with AsyncExitStack() as stack:
         client: Client | None = None
         if place.transport == "http":
             http = await stack.enter_async_context(_http(guarded, place))
             transport = streamable_http_client(place.url, http_client=http, max_sse_event_size=event_bytes_max)
             try:
-                client = await stack.enter_async_context(_client(_watched(transport, ended)))
+                client = await stack.enter_async_context(made(transport))
             except (MCPError, ExceptionGroup):
                 if not guarded.has_refused:
                     raise
@@ -257,7 +290,7 @@ async def _remote(place: Place, guarded: Guarded, event_bytes_max: int, ended: a
             ended.clear()  # it was the first transport's end
             guarded.is_two_way, guarded.trouble = False, None
             older = sse_client(place.url, httpx_client_factory=lambda *_, **__: _http(guarded, place))
-            client = await stack.enter_async_context(_client(_watched(older, ended)))
+            client = await stack.enter_async_context(made(older))
         yield _Opened(client, guarded)
 
 

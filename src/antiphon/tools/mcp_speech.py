@@ -1,5 +1,6 @@
 """Speech: what is asked of MCP servers, in the SDK's words, and what their answers are here. Loaded on first use."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import mcp_types as mcp
@@ -20,8 +21,8 @@ CallError = McpProtocolError | McpExecutionError | McpHttpError
 
 
 class Speech:
-    def __init__(self, settings: McpSettings, fetch: Fetcher) -> None:
-        self._pool = Pool(settings, fetch)
+    def __init__(self, settings: McpSettings, fetch: Fetcher, changed: Callable[[Key], object]) -> None:
+        self._pool = Pool(settings, fetch, changed)
         self._chars_max = settings.output_chars_max
 
     async def list(self, project: str, place: Place) -> tuple[tuple[ListedTool, ...], float]:
