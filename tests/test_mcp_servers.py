@@ -18,6 +18,7 @@ from antiphon.errors import DependencyFailed, SettingsError
 from antiphon.net.fetch import Fetcher
 from antiphon.tools.mcp import INSTALL, McpTool
 from antiphon.tools.mcp_place import Place, Places
+from antiphon.tools.mcp_pool import Key
 from antiphon.tools.mcp_speech import Speech
 from antiphon.wire.items import McpHttpError
 from antiphon.wire.tools import McpTool as Declaration
@@ -189,6 +190,27 @@ async def offered(url: str) -> list[str]:
     """The names of the tools as a new conversation gets them."""
     listing = (await create(url, input="say hi", tools=[DOCS])).value["output"][0]
     return [tool["name"] for tool in listing["tools"]]
+
+
+async def test_a_list_that_was_asked_for_before_a_change_is_not_kept(fetcher: Fetcher, remote: Remote) -> None:
+    tool, place = McpTool(McpSettings(), fetcher), Place(url=remote.url)
+    speech = tool._speaking()
+
+    class Changing(Speech):
+        async def list(self, project: str, place: Place) -> Any:
+            listed = await speech.list(project, place)
+            speech._pool._changed(Key(project, place.digest))
+            return listed
+
+    tool._speech = Changing(McpSettings(), fetcher, unchanged)
+    for count in (1, 2):
+        assert await tool._list("p", "docs", place)
+        assert remote.listings() == count
+    tool._speech = speech
+    for _ in range(2):
+        assert await tool._list("p", "docs", place)
+        assert remote.listings() == 3
+    await tool.close()
 
 
 async def test_a_connection_that_is_no_longer_told_of_changes_is_not_used_again(fetcher: Fetcher) -> None:
