@@ -56,7 +56,9 @@ SILENCE_S, IDLE_S = 0.4, 5.0
 
 async def begun(store: Store, name: str) -> tuple[Store, object]:
     response = Response(id=name, created_at=1, status="queued", model="m", background=True)
-    run = NewRun(response=response, request=CreateResponse(model="m"), given=(), history=(), opening=_words(0))
+    run = NewRun(
+        response=response, request=CreateResponse(model="m"), given=(), history=(), opening=_words(0), now_ms=0
+    )
     assert await store.runs.add("p", run, 10_000)
     claimed = await store.runs.seize("p", name, Lease(owner="bench", until_ms=FAR_MS))
     assert claimed is not None
@@ -75,7 +77,7 @@ async def events_a_second(stores: Sequence[Store], name: str) -> tuple[float, fl
         store, ticket = await begun(stores[number % len(stores)], f"{name}_{number}")
         first = BATCH
         while (at := time.perf_counter()) < until:
-            assert await store.runs.append(ticket, _words(first), FAR_MS)  # type: ignore[arg-type]
+            assert await store.runs.append(ticket, _words(first), 0, FAR_MS)  # type: ignore[arg-type]
             times.append(time.perf_counter() - at)
             first += BATCH
 

@@ -344,6 +344,7 @@ SERVED = {
     "/ready": {"get"},
     "/antiphon/overview": {"get"},
     "/antiphon/health": {"get"},
+    "/antiphon/responses/{response_id}/times": {"get"},
     "/antiphon/keys": {"get", "post"},
     "/antiphon/keys/{key_id}": {"delete"},
     "/v1/files": {"post", "get"},

@@ -22,11 +22,11 @@ from tests.conftest import changed
 from tests.rawclient import WAIT_S, Played, ask, final, serving
 from tests.test_background import UNFINISHED, Node
 from tests.test_store import bounded, turn
-from tests.test_store_runs import SOON, B, added, begun, claimed, deltas, ended, in_conversation, numbers
+from tests.test_store_runs import NOW, SOON, B, added, begun, claimed, deltas, ended, in_conversation, numbers, times
 
 __all__ = ["bounded"]
 
-T = 1_700_000_100
+T = 1_700_000_100_000
 
 
 class Opened:
@@ -119,7 +119,7 @@ async def test_its_conversation_is_free_again(opened: Opened) -> None:
 
 async def test_events_are_read_up_to_the_damage_and_replaced_from_there(opened: Opened) -> None:
     ticket = await begun(opened.store)
-    await opened.store.runs.append(ticket, deltas(2, 3, 4, 5), SOON)
+    await opened.store.runs.append(ticket, deltas(2, 3, 4, 5), NOW, SOON)
     opened.damage(f"{ALL_EVENTS} AND seq = 4")
     assert await numbers(opened.store) == [0, 1, 2, 3]
     with pytest.raises(Unreadable):
@@ -127,6 +127,7 @@ async def test_events_are_read_up_to_the_damage_and_replaced_from_there(opened: 
     assert await opened.store.runs.finish(ticket, ended(), deltas(4), T)
 
     assert await numbers(opened.store) == [0, 1, 2, 3, 4]
+    assert await times(opened.store) == [(0, NOW), (2, NOW), (4, T)]
 
 
 async def test_one_whose_body_is_damaged_can_be_seized(opened: Opened) -> None:

@@ -73,7 +73,7 @@ TAKING_SOMETHING = (
     "GET /v1/conversations/{conversation_id}/items/{item_id}",
     *("POST /v1/files", "GET /v1/files", "POST /v1/uploads"),
     *("POST /v1/uploads/{upload_id}/parts", "POST /v1/uploads/{upload_id}/complete"),
-    "GET /antiphon/overview",
+    *("GET /antiphon/overview", "GET /antiphon/responses/{response_id}/times"),
 )
 """Operations with a body or a query, of which there are wrong ones."""
 TAKING_NOTHING = (

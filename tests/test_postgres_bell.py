@@ -18,7 +18,7 @@ from tests.test_background import STOP, Node, asked, happens, node
 from tests.test_postgres import other, result, run, store, until
 from tests.test_postgres_server import SECRET
 from tests.test_store import WAIT_S, turn
-from tests.test_store_runs import SOON, A, B, T, begun, deltas, ended
+from tests.test_store_runs import NOW, SOON, A, B, T, begun, deltas, ended
 
 __all__ = ["other", "store"]
 
@@ -42,7 +42,7 @@ async def hears(at: PostgresStore, word: str) -> None:
 async def test_a_server_hears_of_which_response_another_wrote(store: PostgresStore, other: PostgresStore) -> None:
     x, y = await begun(store, "x"), await begun(store, "y")
     await listens(other)
-    await store.runs.append(x, deltas(2), SOON)
+    await store.runs.append(x, deltas(2), NOW, SOON)
     await hears(other, "resp_x")
     await store.runs.finish(y, ended("y"), deltas(2), T)
     await hears(other, "resp_y")
@@ -51,8 +51,8 @@ async def test_a_server_hears_of_which_response_another_wrote(store: PostgresSto
 async def test_what_came_between_two_looks_is_not_missed(store: PostgresStore, other: PostgresStore) -> None:
     x, y = await begun(store, "x"), await begun(store, "y")
     await listens(other)
-    await store.runs.append(x, deltas(2), SOON)
-    await store.runs.append(y, deltas(2), SOON)
+    await store.runs.append(x, deltas(2), NOW, SOON)
+    await store.runs.append(y, deltas(2), NOW, SOON)
     await until(lambda: result({"resp_x", "resp_y"} <= other._bell._told))
     assert {"resp_x", "resp_y"} <= set(await other.runs.changed(WAIT_S) or ())
 
@@ -64,7 +64,7 @@ async def test_a_server_does_not_hear_itself(store: PostgresStore, other: Postgr
     await begun(other, "y")
     told = await store.runs.changed(WAIT_S)
     assert told == {postgres_bell.CALL}
-    await other.runs.append((await begun(other, "z")), deltas(2), SOON)
+    await other.runs.append((await begun(other, "z")), deltas(2), NOW, SOON)
     await store.runs.changed(WAIT_S)
     assert "resp_x" not in other._bell._told
 
@@ -137,10 +137,10 @@ async def test_a_message_that_cannot_be_sent_costs_nothing(
         raise psycopg.OperationalError("away")
 
     monkeypatch.setattr(postgres_bell, "ask", away)
-    assert await store.runs.append(ticket, deltas(2), SOON)
+    assert await store.runs.append(ticket, deltas(2), NOW, SOON)
     await store._bell.close()
     monkeypatch.undo()
-    assert await store.runs.append(ticket, deltas(3), SOON)
+    assert await store.runs.append(ticket, deltas(3), NOW, SOON)
     await store._bell.close()
 
 

@@ -19,7 +19,7 @@ from antiphon.crypto import Secret
 from antiphon.errors import SettingsError
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.conversation import Conversation
-from tests import test_file_store
+from tests import test_file_store, test_store_runs
 from tests.conftest import WAIT_S, changed, serve
 from tests.postgres import Cluster
 from tests.test_cli import Terminal, antiphon, free
@@ -201,6 +201,7 @@ async def filled(file: Path) -> SqliteStore:
     await test_file_store.add_part(store.files, "u", "x")
     await store.files.reserve("copy-a", 1)
     await store.files.keep_copy("digest", "copy-a", 5, CopyBounds(copies_max=9, bytes_max=99), 1)
+    await store.runs.append(await test_store_runs.begun(store), test_store_runs.deltas(2, 3), 2**41, 2**42)
     return store
 
 
@@ -215,6 +216,8 @@ async def everything(store: Store) -> list[Any]:
                 await store.input_items(project, f"resp_{name}", limit=9, order="desc", after=None),
             ]
         answers += [
+            await store.runs.events(project, "resp_x", -1, 9),
+            await store.runs.times(project, "resp_x", -1, 9),
             await store.responses(project, query("desc", metadata=(("nul", "\0"),))),
             await store.items(project, ["in_a", "out_c", "two"]),
             await store.files.page(project, FileQuery(limit=9, order="asc"), test_file_store.NOW),
@@ -230,7 +233,7 @@ async def test_an_imported_database_answers_as_the_first_did_and_goes_on(databas
     file = tmp_path / "old.db"
     old = await filled(file)
     lines = list(await asyncio.to_thread(lambda: [*migration.run(Storage(database=database), str(file))]))
-    assert lines[1].startswith(f"imported from {file}: 4 responses, 8 items, 4 metadata, 1 api_keys, ")
+    assert lines[1].startswith(f"imported from {file}: 5 responses, 9 items, 4 metadata, 1 api_keys, ")
     assert any(f"base64 < {file}.secret" in line for line in lines)
     assert any(f"{file}.files" in line for line in lines)
 

@@ -38,7 +38,7 @@ from tests.postgres import Cluster
 from tests.test_cli import ROOT, Terminal, antiphon
 from tests.test_store import bounded, made, open_file, open_postgres
 from tests.test_store_retention import T, expired, forgotten
-from tests.test_store_runs import begun, deltas, ended, numbers
+from tests.test_store_runs import NOW, begun, deltas, ended, numbers
 
 __all__ = ["antiphon", "bounded"]
 
@@ -162,8 +162,8 @@ async def is_there(client: openai.AsyncOpenAI, response_id: str) -> bool:
 async def test_a_reader_whose_events_go_meanwhile_is_not_told_that_it_is_over(tmp_path: Path, events_gone: int) -> None:
     store = open_file(tmp_path)
     ticket = await begun(store)
-    await store.runs.append(ticket, deltas(*range(2, PAGE_EVENTS + 100)), 2**50)
-    await store.runs.finish(ticket, ended(), [ResponseCompleted(PAGE_EVENTS + 100, ended())], T)
+    await store.runs.append(ticket, deltas(*range(2, PAGE_EVENTS + 100)), NOW, 2**50)
+    await store.runs.finish(ticket, ended(), [ResponseCompleted(PAGE_EVENTS + 100, ended())], T * 1000)
     world = World(store, {}, Limits(), lambda prefix: f"{prefix}_1", lambda: T, Seal(b"s" * 32))
     background = Background(world, None, None)  # type: ignore[arg-type] # it makes nothing here
     reading = await background.follow("p", "resp_x", -1)

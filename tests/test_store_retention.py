@@ -15,7 +15,7 @@ from antiphon.engine.retention import Sweeper
 from antiphon.stores import retention
 from antiphon.wire.response import ConversationUse
 from tests.test_store import KINDS, bounded, context, erased, found, ids, made, open_file, opened, query, said, turn
-from tests.test_store_runs import A, added, begun, deltas, ended, in_conversation, numbers, run_of
+from tests.test_store_runs import NOW, A, added, begun, deltas, ended, in_conversation, numbers, run_of, times
 
 __all__ = ["bounded"]
 
@@ -119,14 +119,14 @@ async def test_what_is_under_way_stays_whatever_its_age(store: Store) -> None:
 
     assert await pruned(store, limit=1) == 3
     assert await found(store, query()) == ["x", "queued"]
-    assert await store.runs.finish(ticket, ended("x"), (), T)
+    assert await store.runs.finish(ticket, ended("x"), (), T * 1000)
     assert await pruned(store) == 1
     assert await found(store, query()) == ["queued"]
 
 
 async def test_a_conversation_keeps_what_its_responses_said(store: Store) -> None:
     ticket = await in_conversation(store)
-    await store.runs.finish(ticket, ended(conversation=ConversationUse(id="conv_a")), (), T)
+    await store.runs.finish(ticket, ended(conversation=ConversationUse(id="conv_a")), (), T * 1000)
 
     assert await pruned(store) == 1
     _, items = await store.conversations.context("p", "conv_a")
@@ -194,13 +194,13 @@ async def test_two_processes_may_prune_at_once(tmp_path: Path) -> None:
 
 
 async def test_events_go_after_their_time_and_the_response_stays(store: Store) -> None:
-    await store.runs.finish(await begun(store), ended(), deltas(2, 3), T)
+    await store.runs.finish(await begun(store), ended(), deltas(2, 3), T * 1000)
     early = await forgotten(store, T)
     assert (early, await numbers(store), await expired(store)) == (0, [0, 1, 2, 3], False)
     assert await store.retention.count_streams(T + 1) == 1
 
     assert await forgotten(store, T + 1) == 1
-    assert (await numbers(store), await expired(store)) == ([], True)
+    assert (await numbers(store), await times(store), await expired(store)) == ([], [], True)
     assert await store.response("p", "resp_x") == ended()
     assert await store.retention.count_streams(T + 1) == 0
     assert await forgotten(store, T + 1) == 0
@@ -208,7 +208,7 @@ async def test_events_go_after_their_time_and_the_response_stays(store: Store) -
 
 async def test_events_of_what_is_under_way_stay(store: Store) -> None:
     ticket = await begun(store)
-    await store.runs.append(ticket, deltas(2), A.until_ms)
+    await store.runs.append(ticket, deltas(2), NOW, A.until_ms)
 
     assert await forgotten(store, 2**50) == 0
     assert await numbers(store) == [0, 1, 2]
@@ -216,7 +216,7 @@ async def test_events_of_what_is_under_way_stay(store: Store) -> None:
 
 
 async def test_what_was_not_streamed_has_no_stream_to_forget(store: Store) -> None:
-    await store.runs.finish(await begun(store, streams=False), ended(), (), T)
+    await store.runs.finish(await begun(store, streams=False), ended(), (), T * 1000)
 
     assert await forgotten(store, 2**50) == 0
     assert not await expired(store)
@@ -224,7 +224,7 @@ async def test_what_was_not_streamed_has_no_stream_to_forget(store: Store) -> No
 
 async def test_from_the_first_event_that_goes_none_can_be_streamed(tmp_path: Path) -> None:
     store = open_file(tmp_path)
-    await store.runs.finish(await begun(store), ended(), deltas(2, 3, 4), T)
+    await store.runs.finish(await begun(store), ended(), deltas(2, 3, 4), T * 1000)
     told = await store.retention.prune_events(T + 1, T, 2)
 
     assert (told.streams, told.is_over) == (0, False)
@@ -237,14 +237,14 @@ async def test_from_the_first_event_that_goes_none_can_be_streamed(tmp_path: Pat
 async def test_many_streams_go_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "STREAMS_MAX", 2)
     for name in "abcde":
-        await store.runs.finish(await begun(store, name), ended(name), deltas(2), T)
+        await store.runs.finish(await begun(store, name), ended(name), deltas(2), T * 1000)
 
     assert await forgotten(store, T + 1) == 5
     assert [await numbers(store, name) for name in "abcde"] == [[]] * 5
 
 
 async def test_a_pruned_response_takes_its_run_and_events_along(store: Store) -> None:
-    await store.runs.finish(await begun(store), ended(), deltas(2), T)
+    await store.runs.finish(await begun(store), ended(), deltas(2), T * 1000)
     assert await pruned(store) == 1
 
     assert await store.runs.standing("p", "resp_x") is None

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.core.ports import Lock, ResponseQuery, Store
-from antiphon.core.runs import Claimed, Lease, NewRun, Ticket
+from antiphon.core.runs import Claimed, EventTime, Lease, NewRun, Ticket
 from antiphon.errors import ConversationLocked
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.events import (
@@ -29,8 +29,8 @@ from tests.test_store import KINDS, WAIT_S, answer, bounded, ids, made, open_fil
 __all__ = ["bounded"]
 
 NOW = 1_000_000
-T = 1_700_000_100
-"""When a response ends, in Unix seconds."""
+T = 1_700_000_100_000
+"""When a response ends, in Unix milliseconds."""
 SOON = NOW + 10_000
 A, B = Lease(owner="a", until_ms=SOON), Lease(owner="b", until_ms=SOON + 10_000)
 REQUEST = CreateResponse(
@@ -59,7 +59,9 @@ def queued(name: str, after: str | None = None, **fields: Any) -> Response:
 def run_of(name: str, after: str | None = None, *, streams: bool = True, **fields: Any) -> NewRun:
     response = queued(name, after, **fields)
     opening = (ResponseCreated(0, response), ResponseQueued(1, response)) if streams else ()
-    return NewRun(response=response, request=REQUEST, given=(said(f"in_{name}"),), history=(), opening=opening)
+    return NewRun(
+        response=response, request=REQUEST, given=(said(f"in_{name}"),), history=(), opening=opening, now_ms=NOW
+    )
 
 
 async def added(store: Store, *names: str, project: str = "p", **fields: Any) -> None:
@@ -83,6 +85,10 @@ def deltas(*numbers: int) -> list[Event]:
 
 def ended(name: str = "x", **fields: Any) -> Response:
     return replace(queued(name, **fields), status="completed", output=(answer(f"out_{name}"),))
+
+
+async def times(store: Store, name: str = "x", after: int = -1, limit: int = 100) -> list[EventTime]:
+    return [*await store.runs.times("p", f"resp_{name}", after, limit)]
 
 
 async def numbers(store: Store, name: str = "x", after: int = -1, limit: int = 100) -> list[int]:
@@ -212,8 +218,8 @@ async def test_one_that_is_made_can_be_seized(store: Store) -> None:
 async def test_events_are_read_behind_a_number_and_in_pages(store: Store) -> None:
     ticket = await begun(store)
     hosted = HostedStatus("response.antiphon:scripted_call.searching", 5, "id", 1)
-    assert await store.runs.append(ticket, deltas(2, 3, 4), SOON)
-    assert await store.runs.append(ticket, [hosted], SOON)
+    assert await store.runs.append(ticket, deltas(2, 3, 4), NOW, SOON)
+    assert await store.runs.append(ticket, [hosted], NOW, SOON)
 
     assert await numbers(store) == [0, 1, 2, 3, 4, 5]
     assert await numbers(store, after=1, limit=2) == [2, 3]
@@ -224,9 +230,23 @@ async def test_events_are_read_behind_a_number_and_in_pages(store: Store) -> Non
     assert standing.last_number == 5
 
 
+async def test_what_is_written_together_has_one_time(store: Store) -> None:
+    ticket = await begun(store)
+    assert await store.runs.append(ticket, deltas(2, 3, 4), NOW + 10, SOON)
+    (later,) = await claimed(store, B, now_ms=SOON)
+    assert not await store.runs.append(ticket, deltas(5), NOW + 20, SOON)
+    assert await store.runs.append(later.ticket, deltas(5), NOW + 20, SOON)
+    assert await store.runs.finish(later.ticket, ended(), deltas(6, 7), T)
+
+    assert await times(store) == [(0, NOW), (2, NOW + 10), (5, NOW + 20), (6, T)]
+    assert await times(store, after=2, limit=1) == [(5, NOW + 20)]
+    assert await times(store, after=3) == [(5, NOW + 20), (6, T)]
+    assert not await store.runs.times("q", "resp_x", -1, 100)
+
+
 async def test_what_is_written_renews_the_lease(store: Store) -> None:
     ticket = await begun(store)
-    await store.runs.append(ticket, deltas(2), SOON + 5)
+    await store.runs.append(ticket, deltas(2), NOW, SOON + 5)
 
     assert await claimed(store, B, now_ms=SOON) == []
     assert len(await claimed(store, B, now_ms=SOON + 5)) == 1
@@ -236,11 +256,11 @@ async def test_an_attempt_that_is_not_the_last_writes_nothing(store: Store) -> N
     ticket = await begun(store)
     (later,) = await claimed(store, B, now_ms=SOON)
 
-    assert not await store.runs.append(ticket, deltas(2), SOON)
+    assert not await store.runs.append(ticket, deltas(2), NOW, SOON)
     assert not await store.runs.finish(ticket, ended(), deltas(2), T)
     assert await numbers(store) == [0, 1]
     assert (await store.response("p", "resp_x")).status == "in_progress"  # type: ignore[union-attr] # it is there
-    assert await store.runs.append(later.ticket, deltas(2), SOON)
+    assert await store.runs.append(later.ticket, deltas(2), NOW, SOON)
     assert await numbers(store) == [0, 1, 2]
 
 
@@ -271,18 +291,19 @@ async def test_what_is_over_is_not_made_again(store: Store) -> None:
 
     assert await claimed(store, B, now_ms=SOON * 2) == []
     assert await store.runs.seize("p", "resp_x", B) is None
-    assert not await store.runs.append(ticket, deltas(2), SOON)
+    assert not await store.runs.append(ticket, deltas(2), NOW, SOON)
     assert not await store.runs.finish(ticket, ended(), (), T)
     assert await store.runs.held("a") == frozenset()
 
 
 async def test_events_that_nobody_streams_go_with_the_end(store: Store) -> None:
     ticket = await begun(store, streams=False)
-    await store.runs.append(ticket, deltas(2), SOON)
+    await store.runs.append(ticket, deltas(2), NOW, SOON)
     assert await numbers(store) == [2]
     await store.runs.finish(ticket, ended(), deltas(3), T)
 
     assert await numbers(store) == []
+    assert await times(store) == []
 
 
 async def test_a_deleted_response_leaves_neither_run_nor_events(store: Store) -> None:
@@ -352,7 +373,7 @@ async def test_another_process_is_told_of_what_was_written(tmp_path: Path) -> No
     ticket = await begun(one)
     waiting = asyncio.create_task(other.runs.changed(10 * WAIT_S))
     await other.runs.changed(0.01)  # what was written before it looked
-    await one.runs.append(ticket, deltas(2), SOON)
+    await one.runs.append(ticket, deltas(2), NOW, SOON)
     await asyncio.wait_for(waiting, WAIT_S)
 
     assert await numbers(other) == [0, 1, 2]

@@ -179,7 +179,8 @@ def test_a_past_holds_what_its_events_add_up_to(name: str) -> None:
 
 async def left(settings: Settings, *steps: Any, more: Sequence[Tool] = (), **fields: Any) -> str:
     """The id of a response that a process was making which died after these steps."""
-    far = Lease(owner="dead", until_ms=round((time.time() + 600) * 1000))
+    now_ms = round(time.time() * 1000)
+    far = Lease(owner="dead", until_ms=now_ms + 600_000)
     store = SqliteStore(settings.storage, settings.limits)
     async with node(settings, *more, background_runs_max=1) as dying:
         in_the_way = await asked(dying)
@@ -187,7 +188,7 @@ async def left(settings: Settings, *steps: Any, more: Sequence[Tool] = (), **fie
         response_id = await queued(dying, **fields)
         taken = await store.runs.seize("default", response_id, far)
         assert taken is not None
-        assert await store.runs.append(taken.ticket, spoken(*steps, response=taken.response), far.until_ms)
+        assert await store.runs.append(taken.ticket, spoken(*steps, response=taken.response), now_ms, far.until_ms)
         await dying.cancel(in_the_way["id"])
     await store.runs.release([taken.ticket])
     await store.close()

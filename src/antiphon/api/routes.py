@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from antiphon.api import conversations, listing, meta, overview, responses, window
+from antiphon.api import conversations, listing, meta, overview, responses, times, window
 from antiphon.api import files as files_api
 from antiphon.api.auth import Gate
 from antiphon.api.http import Answering, Call, ClientLeft, Served, send_error
@@ -61,7 +61,7 @@ def build(
         served += conversations.routes(engine, limits, strict=strict)
         served += files_api.routes(files, limits, strict=strict)
         served += window.routes(engine, limits, strict=strict)
-        served += overview.routes(engine.overviews, keys)
+        served += [*overview.routes(engine.overviews, keys), *times.routes(engine)]
     served += meta.probes(engine)
     if role != "worker":
         served.append(meta.description(tuple(served)))

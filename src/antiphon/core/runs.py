@@ -6,7 +6,7 @@ attempt and writes nothing once there is a later one: that *fence*, and no queue
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -14,6 +14,10 @@ from antiphon.wire.events import Event
 from antiphon.wire.items import Item
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
+
+EventTime: TypeAlias = tuple[int, int | None]
+"""The number of an event, and when it was written, in Unix milliseconds: with it those behind it, up to the next one
+that is given. None: nobody knows, since a version that kept no times wrote them."""
 
 
 class Ticket(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,7 @@ class NewRun(Struct, frozen=True, kw_only=True):
     """What came before, for the case that its parent has been erased meanwhile."""
     opening: tuple[Event, ...]
     """What it tells first. Empty: its events are nobody's to stream."""
+    now_ms: int
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -86,13 +91,13 @@ class Runs(Protocol):
         """Takes over this one, whoever makes it. None: there is none, or it is over."""
         ...
 
-    async def append(self, ticket: Ticket, events: Sequence[Event], until_ms: int) -> bool:
+    async def append(self, ticket: Ticket, events: Sequence[Event], now_ms: int, until_ms: int) -> bool:
         """Writes events, at least one, and renews the lease. False, with nothing written: there is a later attempt."""
         ...
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now_ms: int) -> bool:
         """Writes its last events and the response as it ended, by the rules of `Store.save`. False as in `append`. What
-        could not be understood and stands where these events come is replaced. `now`: Unix seconds."""
+        could not be understood and stands where these events come is replaced."""
         ...
 
     async def renew(self, tickets: Sequence[Ticket], lease: Lease) -> None:
@@ -114,6 +119,10 @@ class Runs(Protocol):
     async def events(self, project: str, response_id: str, after: int, limit: int) -> Sequence[Event]:
         """What is written behind the event of this number, in order. Ends before what cannot be understood; raises
         Unreadable where that is the first."""
+        ...
+
+    async def times(self, project: str, response_id: str, after: int, limit: int) -> Sequence[EventTime]:
+        """When what stands behind the event of this number was written, in order."""
         ...
 
     async def waiting(self) -> int:

@@ -18,8 +18,8 @@ from antiphon.core.hosted import runner_of
 from antiphon.core.past import MIDWAY, Past
 from antiphon.core.plan import Plan
 from antiphon.core.ports import Model
-from antiphon.core.runs import Claimed, Lease, NewRun, Ticket
-from antiphon.engine.journal import Journal
+from antiphon.core.runs import Claimed, EventTime, Lease, NewRun, Ticket
+from antiphon.engine.journal import Journal, time_ms
 from antiphon.engine.run import Checks, Run, wire_error
 from antiphon.engine.signals import Key, Signals
 from antiphon.engine.world import World
@@ -116,7 +116,14 @@ class Background:
         """Queues a response. Raises QueueFull."""
         response = plan.response
         opening = _opening(response) if request.stream else ()
-        run = NewRun(response=response, request=request, given=plan.given, history=plan.history, opening=opening)
+        run = NewRun(
+            response=response,
+            request=request,
+            given=plan.given,
+            history=plan.history,
+            opening=opening,
+            now_ms=time_ms(),
+        )
         if not await self._runs.add(project, run, self._world.limits.background_queue_max):
             raise QueueFull
         self._wanted.set()
@@ -164,7 +171,7 @@ class Background:
         if self._closing.is_set() or room <= 0:
             return
         claimed = await self._runs.claim(
-            self._lease(), _now_ms(), runs_max=room, per_project_max=limits.background_runs_per_project_max
+            self._lease(), time_ms(), runs_max=room, per_project_max=limits.background_runs_per_project_max
         )
         if self._closing.is_set():  # since
             await self._runs.release([one.ticket for one in claimed])
@@ -186,7 +193,7 @@ class Background:
                 attempt.leave()
 
     def _lease(self) -> Lease:
-        return Lease(owner=self._owner, until_ms=_now_ms() + round(self._world.limits.background_lease_s * 1000))
+        return Lease(owner=self._owner, until_ms=time_ms() + round(self._world.limits.background_lease_s * 1000))
 
     async def _attempt(self, key: Key, attempt: _Attempt) -> None:
         try:
@@ -218,7 +225,6 @@ class Background:
             self._runs,
             claimed,
             past,
-            self._world.clock,
             self._world.limits.background_lease_s,
             lambda: self._signals.wake(key),
         )
@@ -259,7 +265,7 @@ class Background:
         final = builder.propose("failed" if error else "cancelled", error=wire_error(error))
         builder.append(final)
         events = (*untold, *builder.take())
-        await self._runs.finish(claimed.ticket, final.response, events, self._world.clock())
+        await self._runs.finish(claimed.ticket, final.response, events, time_ms())
         self._signals.wake((claimed.ticket.project, claimed.ticket.response_id))
         self._world.meter.ended(claimed.ticket.project, final.response, None, None)
         logger.info("response ended", response=final.response.id, status=final.response.status)
@@ -278,13 +284,22 @@ class Background:
     async def follow(self, project: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
         """Events behind the one of this number: those that are written, and then as they come. Raises NotStreamable;
         and Unavailable, on the way, when this process stops."""
+        await self._require_stream(project, response_id)
+        return self._follow((project, response_id), after)
+
+    async def times(self, project: str, response_id: str, after: int, limit: int) -> Sequence[EventTime]:
+        """When the events behind the one of this number were written. Raises NotStreamable."""
+        times = await self._runs.times(project, response_id, after, limit)
+        await self._require_stream(project, response_id)  # asked afterwards: then none of these had gone
+        return times
+
+    async def _require_stream(self, project: str, response_id: str) -> None:
         standing = await self._runs.standing(project, response_id)
         if standing is None or not standing.streams:
             missing = "background" if standing is None else "stream"
             raise NotStreamable(f"This response cannot be streamed because it was not created with {missing}=true.")
         if standing.is_expired:
             raise StreamExpired
-        return self._follow((project, response_id), after)
 
     async def _follow(self, key: Key, after: int) -> AsyncGenerator[Sequence[Event], None]:
         while not self._closed:
@@ -368,7 +383,3 @@ def _told(task: asyncio.Task[None]) -> bool:
 
 def _stopped(when: str) -> ServerError:
     return ServerError(f"The server stopped {when}. Please try again.")
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

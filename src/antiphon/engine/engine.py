@@ -23,7 +23,7 @@ from antiphon.core.ports import (
     TextCheck,
 )
 from antiphon.core.prompt import Offer
-from antiphon.core.runs import Claimed
+from antiphon.core.runs import Claimed, EventTime
 from antiphon.core.templates import Template
 from antiphon.engine import compaction as compacting
 from antiphon.engine.background import SWEEP_S, Background, Made
@@ -241,9 +241,17 @@ class Engine:
     async def follow(self, project: str, response_id: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
         """The events of a background response behind the one of this number, as they are written. Raises NotFound, and
         NotStreamable for one whose events are not kept."""
+        await self._require(project, response_id)
+        return await self._background.follow(project, response_id, after)
+
+    async def times(self, project: str, response_id: str, after: int, limit: int) -> Sequence[EventTime]:
+        """When those events were written. Raises as `follow` does."""
+        await self._require(project, response_id)
+        return await self._background.times(project, response_id, after, limit)
+
+    async def _require(self, project: str, response_id: str) -> None:
         if not (self._running(project, response_id) or await self._world.store.has(project, response_id)):
             raise _not_found(response_id)
-        return await self._background.follow(project, response_id, after)
 
     async def cancel(self, project: str, response_id: str) -> Response:
         """Of a background response. Raises InvalidRequest for any other, and for one that has ended otherwise."""

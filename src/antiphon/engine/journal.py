@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from antiphon.core.ids import Clock
 from antiphon.core.past import Past
 from antiphon.core.runs import Claimed, Runs
 from antiphon.engine.log import EventLog
@@ -23,14 +22,17 @@ FLUSH_S: Final = 0.025
 RETRY_S: Final = 0.5
 
 
+def time_ms() -> int:
+    """In Unix milliseconds."""
+    return round(time.time() * 1000)
+
+
 class Left(Exception):
     """This attempt is not the last any more, or could not be written: whatever it does is nobody's."""
 
 
 class Journal:
-    def __init__(
-        self, runs: Runs, claimed: Claimed, past: Past, clock: Clock, lease_s: float, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, runs: Runs, claimed: Claimed, past: Past, lease_s: float, wake: Callable[[], None]) -> None:
         """`wake` is called when something has been written."""
         self.ticket = claimed.ticket
         self.past = past
@@ -38,7 +40,6 @@ class Journal:
         self.is_over = False
         self._runs = runs
         self._streams = claimed.streams
-        self._clock = clock
         self._lease_s = lease_s
         self._wake = wake
         self._log = EventLog()
@@ -110,8 +111,9 @@ class Journal:
             events = self._log.events[self._written :]
             if not events or self.is_over:
                 return
-            until_ms = round((time.time() + self._lease_s) * 1000)
-            if self.is_left or not await self._runs.append(self.ticket, events, until_ms):
+            now_ms = time_ms()
+            until_ms = now_ms + round(self._lease_s * 1000)
+            if self.is_left or not await self._runs.append(self.ticket, events, now_ms, until_ms):
                 self._lose()
             self._written += len(events)
         self._wake()
@@ -120,7 +122,7 @@ class Journal:
         async with self._lock:
             try:
                 events = [*self._log.events[self._written :], final]
-                if self.is_left or not await self._runs.finish(self.ticket, final.response, events, self._clock()):
+                if self.is_left or not await self._runs.finish(self.ticket, final.response, events, time_ms()):
                     self._lose()
             except StorageError as error:
                 logger.error("a response could not be saved", response=self._id, error=error.message)

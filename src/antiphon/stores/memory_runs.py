@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from antiphon.core.ports import FOR_EVER, Lock
-from antiphon.core.runs import Claimed, Lease, NewRun, Standing, Ticket
+from antiphon.core.runs import Claimed, EventTime, Lease, NewRun, Standing, Ticket
 from antiphon.stores.memory_conversations import MemoryConversations
 from antiphon.wire.events import Event
 from antiphon.wire.items import Item
@@ -24,6 +24,7 @@ class _Run:
     attempt: int = 0
     is_over: bool = False
     events: list[Event] = field(default_factory=list)
+    times: list[EventTime] = field(default_factory=list)
     last_number: int = -1
     ended_at: int | None = None
     """None: not yet, or its events are gone."""
@@ -58,7 +59,7 @@ class MemoryRuns:
             lock = Lock(project=project, conversation_id=response.conversation.id, response_id=response.id)
             await self._conversations.renew((lock,), until=FOR_EVER)
         kept = self._runs[project, response.id] = _Run(run)
-        _tell(kept, run.opening)
+        _tell(kept, run.opening, run.now_ms)
         return True
 
     async def claim(self, lease: Lease, now_ms: int, *, runs_max: int, per_project_max: int) -> Sequence[Claimed]:
@@ -86,15 +87,15 @@ class MemoryRuns:
             streams=run.streams,
         )
 
-    async def append(self, ticket: Ticket, events: Sequence[Event], until_ms: int) -> bool:
+    async def append(self, ticket: Ticket, events: Sequence[Event], now_ms: int, until_ms: int) -> bool:
         run = self._fenced(ticket)
         if run is None:
             return False
         run.until_ms = until_ms
-        _tell(run, events)
+        _tell(run, events, now_ms)
         return True
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now_ms: int) -> bool:
         run = self._fenced(ticket)
         if run is None:
             return False
@@ -102,10 +103,11 @@ class MemoryRuns:
             self._conversations.join(ticket.project, response, (*run.new.given, *response.output))
         self._rows.change(ticket.project, response)
         run.events = [event for event in run.events if not events or event.sequence_number < events[0].sequence_number]
-        _tell(run, events)
-        run.is_over, run.owner, run.ended_at = True, "", now if run.streams else None
+        run.times = [time for time in run.times if not events or time[0] < events[0].sequence_number]
+        _tell(run, events, now_ms)
+        run.is_over, run.owner, run.ended_at = True, "", now_ms // 1000 if run.streams else None
         if not run.streams:
-            run.events.clear()
+            _forget(run)
         return True
 
     async def renew(self, tickets: Sequence[Ticket], lease: Lease) -> None:
@@ -133,6 +135,10 @@ class MemoryRuns:
         run = self._runs.get((project, response_id))
         return [event for event in run.events if event.sequence_number > after][:limit] if run else ()
 
+    async def times(self, project: str, response_id: str, after: int, limit: int) -> Sequence[EventTime]:
+        run = self._runs.get((project, response_id))
+        return [time for time in run.times if time[0] > after][:limit] if run else ()
+
     async def waiting(self) -> int:
         return sum(not run.owner for _, run in self._under_way())
 
@@ -149,7 +155,7 @@ class MemoryRuns:
         """Of how many the events are gone now."""
         expired = self.expired(ended_before)
         for run in expired:
-            run.events.clear()
+            _forget(run)
             run.last_number, run.ended_at = -1, None
         return len(expired)
 
@@ -164,7 +170,13 @@ class MemoryRuns:
         return run if run and run.attempt == ticket.attempt and not run.is_over else None
 
 
-def _tell(run: _Run, events: Sequence[Event]) -> None:
+def _tell(run: _Run, events: Sequence[Event], now_ms: int) -> None:
     run.events += events
     if events:
         run.last_number = events[-1].sequence_number
+        run.times.append((events[0].sequence_number, now_ms))
+
+
+def _forget(run: _Run) -> None:
+    run.events.clear()
+    run.times.clear()

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from antiphon.core.ports import FOR_EVER, JOINING, Lock
-from antiphon.core.runs import Claimed, Lease, NewRun, Standing, Ticket
+from antiphon.core.runs import Claimed, EventTime, Lease, NewRun, Standing, Ticket
 from antiphon.errors import StorageError, Unreadable
 from antiphon.stores import conversations, responses, sql
 from antiphon.stores.script import Access, Query, Script, column_of, row_of, rows_of
@@ -21,7 +22,7 @@ from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import ConversationUse, Response
 
 NOT_SAVED: Final = StorageError().message
-EventRow = tuple[int, str]
+EventRow = tuple[int, str, int | None]
 
 
 class News(Protocol):
@@ -76,17 +77,17 @@ class StoredRuns:
         self._news.call()
         return seized
 
-    async def append(self, ticket: Ticket, events: Sequence[Event], until_ms: int) -> bool:
-        rows = _event_rows(events)
+    async def append(self, ticket: Ticket, events: Sequence[Event], now_ms: int, until_ms: int) -> bool:
+        rows = _event_rows(events, now_ms)
         is_written = await self._access.write(partial(_append, ticket, rows, until_ms), _size(rows), NOT_SAVED)
         self._news.tell(ticket.response_id)
         return is_written
 
-    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now: int) -> bool:
-        body, rows = sql.encode_body(response), _event_rows(events)
+    async def finish(self, ticket: Ticket, response: Response, events: Sequence[Event], now_ms: int) -> bool:
+        body, rows = sql.encode_body(response), _event_rows(events, now_ms)
         output = sql.item_rows(response.output, is_input=False)
         size = len(body) + conversations.text_bytes(output) + _size(rows)
-        scene = partial(_finish, ticket, response, body, output, rows, now)
+        scene = partial(_finish, ticket, response, body, output, rows, now_ms)
         is_written = await self._access.write(scene, size, NOT_SAVED)
         self._news.tell(ticket.response_id)
         return is_written
@@ -114,6 +115,10 @@ class StoredRuns:
         found = await self._access.rows(sql.READ_EVENTS, (project, response_id, after, limit))
         return sql.decode_events([data for (data,) in found])
 
+    async def times(self, project: str, response_id: str, after: int, limit: int) -> Sequence[EventTime]:
+        values = (project, response_id, after, limit)
+        return [(seq, at) for seq, at in await self._access.read_far(partial(rows_of, sql.READ_EVENT_TIMES, values))]
+
     async def waiting(self) -> int:
         ((count,),) = await self._access.rows(sql.COUNT_WAITING, ())
         return int(count)
@@ -130,16 +135,18 @@ class _Run(NamedTuple):
     given: int
 
 
-def _event_rows(events: Sequence[Event]) -> list[EventRow]:
-    return [(event.sequence_number, codec.encode(event).decode()) for event in events]
+def _event_rows(events: Sequence[Event], now_ms: int) -> list[EventRow]:
+    """The first one tells when: the others came with it."""
+    times = chain((now_ms,), repeat(None))
+    return [(event.sequence_number, codec.encode(event).decode(), at) for event, at in zip(events, times, strict=False)]
 
 
 def _size(rows: Sequence[EventRow]) -> int:
-    return sum(len(data) for _, data in rows)
+    return sum(len(data) for _, data, _ in rows)
 
 
 def _added_events(n: int, attempt: int, rows: Sequence[EventRow]) -> list[Query]:
-    return [(sql.ADD_EVENT, (n, seq, attempt, data)) for seq, data in rows]
+    return [(sql.ADD_EVENT, (n, seq, attempt, data, at)) for seq, data, at in rows]
 
 
 # -- scripts
@@ -149,7 +156,7 @@ def _add(project: str, run: NewRun, body: str, request: str, rows: list[sql.Item
     (waiting,) = yield from column_of(sql.COUNT_WAITING, ())
     if waiting >= queue_max:
         return False
-    response, events = run.response, _event_rows(run.opening)
+    response, events = run.response, _event_rows(run.opening, run.now_ms)
     before = response.previous_response_id
     parent = (yield from row_of(sql.FIND_PARENT, (project, before))) if before is not None else None
     if parent is None and before is not None:
@@ -244,10 +251,10 @@ def _append(ticket: Ticket, rows: Sequence[EventRow], until_ms: int) -> Script[b
 
 
 def _finish(
-    ticket: Ticket, response: Response, body: str, output: list[sql.ItemRow], rows: Sequence[EventRow], now: int
+    ticket: Ticket, response: Response, body: str, output: list[sql.ItemRow], rows: Sequence[EventRow], now_ms: int
 ) -> Script[bool]:
     last = rows[-1][0] if rows else -1
-    found = yield from row_of(sql.END_RUN, (last, now, ticket.project, ticket.response_id, ticket.attempt))
+    found = yield from row_of(sql.END_RUN, (last, now_ms // 1000, ticket.project, ticket.response_id, ticket.attempt))
     if found is None:
         return False
     n, given, streams = found
@@ -260,7 +267,7 @@ def _finish(
     place = places[0] if highest is None else highest + 1
     told: list[Query] = [(sql.DROP_EVENTS, (n,))]  # they were for who takes over
     if streams:  # what stands where the last ones come could not be understood: else somebody had gone on from it
-        told = [*((sql.DROP_EVENTS_FROM, (n, seq)) for seq, _ in rows[:1]), *_added_events(n, ticket.attempt, rows)]
+        told = [*((sql.DROP_EVENTS_FROM, (n, seq)) for seq, *_ in rows[:1]), *_added_events(n, ticket.attempt, rows)]
     yield [
         *((sql.ADD_ITEM, (place + at, ticket.project, row.id, 0, row.type, row.data)) for at, row in enumerate(output)),
         (sql.UPDATE_RESPONSE, (response.status, body, conversations.text_bytes(output), n)),

@@ -185,10 +185,16 @@ READ_GIVEN = """
 SELECT g.data FROM (
   SELECT place, data FROM items WHERE place >= ? AND place < ? AND is_input = 1 ORDER BY place DESC LIMIT ?
 ) g ORDER BY g.place"""
-ADD_EVENT = "INSERT INTO response_events (response, seq, attempt, data) VALUES (?, ?, ?, ?)"
+ADD_EVENT = "INSERT INTO response_events (response, seq, attempt, data, written_at) VALUES (?, ?, ?, ?, ?)"
 READ_EVENTS = """
 SELECT e.data FROM responses r JOIN response_events e ON e.response = r.n
 WHERE r.project = ? AND r.id = ? AND r.deleted = 0 AND e.seq > ? ORDER BY e.seq LIMIT ?"""
+READ_EVENT_TIMES = """
+SELECT e.seq, e.written_at FROM responses r JOIN response_events e ON e.response = r.n
+WHERE r.project = ? AND r.id = ? AND r.deleted = 0 AND e.seq > ? AND (e.written_at IS NOT NULL OR NOT EXISTS (
+  SELECT 1 FROM response_events b WHERE b.response = e.response AND b.seq = e.seq - 1 AND b.attempt = e.attempt
+)) ORDER BY e.seq LIMIT ?"""
+"""Those that were written first of what was written together, and the first of each attempt."""
 DROP_EVENTS = "DELETE FROM response_events WHERE response = ?"
 DROP_EVENTS_FROM = "DELETE FROM response_events WHERE response = ? AND seq >= ?"
 

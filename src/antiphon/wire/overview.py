@@ -1,4 +1,5 @@
-"""What this server tells of itself, beyond the API: how it does, over time and now, and its keys. Data only."""
+"""What this server tells of itself, beyond the API: how it does, over time and now, when it wrote events,
+and its keys. Data only."""
 
 from typing import Annotated, Literal
 
@@ -56,6 +57,16 @@ class Condition(Struct, frozen=True, kw_only=True):
 class Conditions(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
     data: tuple[Condition, ...]
+
+
+class EventTimes(Struct, frozen=True, kw_only=True):
+    """When the events of a background response were written."""
+
+    object: Literal["antiphon.event_times"] = "antiphon.event_times"
+    data: tuple[tuple[int, int | None], ...]
+    """Pairs: the number of an event, and when it was written, in Unix milliseconds; with it all behind it, up to the
+    next pair's. null: by a version of the server that kept no times."""
+    has_more: bool
 
 
 class Key(Struct, frozen=True, kw_only=True):
