@@ -5,21 +5,26 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import apsw
 import httpx
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from playwright.async_api import Browser, Locator, Page, expect
 
 from antiphon.stores.sqlite import SqliteStore
+from antiphon.wire.events import ResponseCompleted
 from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response, Usage
-from tests.conftest import WAIT_S, serve
+from tests.conftest import WAIT_S, changed, serve
 from tests.test_console import MODULES, needs_modules, settings, violations, watch
 from tests.test_console import browser as browser  # a fixture
+from tests.test_store_runs import NOW, SOON, B, begun, claimed, deltas, ended
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,6 +91,11 @@ def rows(page: Page) -> Locator:
 
 def contents(path: Path) -> str:
     return path.read_text("utf-8")
+
+
+async def times(page: Page) -> list[str]:
+    """Of the events that are shown, in order."""
+    return await detail(page).get_by_role("listbox", name="Events").locator(".at").all_inner_texts()
 
 
 def detail(page: Page) -> Locator:
@@ -216,7 +226,7 @@ async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url:
     await expect(detail(page)).to_contain_text("Reading along")
     await detail(page).get_by_role("button", name="Cancel", exact=True).click()
     await expect(detail(page).get_by_role("region", name="The response so far")).to_contain_text("cancelled")
-    await expect(detail(page)).to_contain_text("Times are those of their arrival here.")
+    await expect(detail(page)).to_contain_text("Times are those at which they were written.")
     await expect(detail(page).get_by_role("button", name="Cancel", exact=True)).to_be_hidden()
     await expect(rows(page).first).to_contain_text("cancelled")
     async with httpx.AsyncClient(base_url=url) as client:
@@ -225,11 +235,12 @@ async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url:
 
 
 async def test_a_stream_is_played_again(page: Page, url: str) -> None:
-    made = await create(url, input="think hmm | say one two three", background=True, stream=True)
+    made = await create(url, input="think hmm | pace 20 | say one two three", background=True, stream=True)
     await page.goto(f"/#/responses/{made['id']}")
     await detail(page).get_by_role("tab", name="Events").click()
     growing = detail(page).get_by_role("region", name="The response so far")
     await expect(growing).to_contain_text("one two three")
+    await expect(detail(page).get_by_label("Time", exact=True)).to_be_enabled()
     await detail(page).get_by_label("Time", exact=True).press("Home")
     await expect(growing).not_to_contain_text("one")
     await detail(page).get_by_label("Speed").select_option("16×")
@@ -237,6 +248,58 @@ async def test_a_stream_is_played_again(page: Page, url: str) -> None:
     await expect(growing).to_contain_text("one two three")
     await expect(growing).to_contain_text("completed")
     await expect(detail(page).get_by_role("button", name="Replay")).to_be_visible()
+
+
+async def test_events_stand_at_the_times_at_which_they_were_written(page: Page, url: str) -> None:
+    made = await create(url, input="say one | pace 40 | say two three", background=True, stream=True)
+    async with httpx.AsyncClient(base_url=url) as client:
+        written = (await client.get(f"/antiphon/responses/{made['id']}/times")).json()["data"]
+    await page.goto(f"/#/responses/{made['id']}")
+    await detail(page).get_by_role("tab", name="Events").click()
+    await expect(detail(page)).to_contain_text("Times are those at which they were written.")
+    shown = await times(page)
+    numbers = [number for number, _ in written]
+    begins = [max(begin for begin in numbers if begin <= number) for number in range(len(shown))]
+    assert len({ms for _, ms in written}) > 2
+    assert shown == [f"{dict(written)[begin] - written[0][1]} ms" for begin in begins]
+
+
+@pytest.mark.parametrize(
+    ("written_at", "said", "shown_ms"),
+    [
+        ("NULL WHERE attempt = 2", "wrote 3 of them without times", [0, 0, 1000, 1000, 2000, 3000, 4000, 5000]),
+        ("NULL", "wrote them without times: they are spread evenly over the 14 s", [0, 2000, 4000, 6000, 8000]),
+        ("written_at - 1500 WHERE attempt = 2", "at which they were", [0, 0, 1000, 1000, 1000, 1000, 1000, 5000]),
+    ],
+    ids=["some written by the version before", "all written by the version before", "a clock that is slow"],
+)
+async def test_events_are_in_order_whoever_wrote_them_and_by_whatever_clock(
+    browser: Browser, tmp_path: Path, written_at: str, said: str, shown_ms: list[int]
+) -> None:
+    chosen = changed(settings(tmp_path / "test.db"), retention={"background_events_hours": 0})
+    await put_in_three_attempts(SqliteStore(chosen.storage, chosen.limits))
+    with closing(apsw.Connection(chosen.storage.database)) as connection:
+        connection.execute(f"UPDATE response_events SET written_at = {written_at}")  # noqa: S608 - constants only
+    async with serve(chosen) as address:
+        page = await browser.new_page(base_url=address.removesuffix("/v1"), viewport={"width": 1440, "height": 900})
+        await page.goto("/#/responses/resp_x")
+        await detail(page).get_by_role("tab", name="Events").click()
+        await expect(detail(page)).to_contain_text(said)
+        assert (await times(page))[: len(shown_ms)] == [f"{ms} ms" for ms in shown_ms]
+        await page.close()
+
+
+async def put_in_three_attempts(store: SqliteStore) -> None:
+    """The first two write together, a second each; the last one ends it after five."""
+    ticket = await begun(store, project="default")
+    assert await store.runs.append(ticket, deltas(2, 3), NOW + 1000, SOON)
+    for attempt, numbers in ((2, (4, 5, 6)), (3, ())):
+        (taken,) = await claimed(store, B, now_ms=SOON * attempt)
+        ticket = taken.ticket
+        assert not numbers or await store.runs.append(ticket, deltas(*numbers), NOW + 2000, SOON)
+    response = replace(ended(), completed_at=ended().created_at + 14)
+    assert await store.runs.finish(ticket, response, [ResponseCompleted(7, response)], NOW + 5000)
+    await store.close()
 
 
 async def test_a_stream_whose_events_are_gone_says_why(browser: Browser, tmp_path: Path) -> None:
@@ -280,5 +343,5 @@ async def test_nothing_keeps_people_out(page: Page, url: str, scheme: Literal["l
     assert await violations(page) == []
     if width > 1000:
         await detail(page).get_by_role("tab", name="Events").click()
-        await expect(detail(page)).to_contain_text("spread evenly")
+        await expect(detail(page)).to_contain_text("at which they were written")
         assert await violations(page) == []

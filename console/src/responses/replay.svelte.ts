@@ -1,34 +1,31 @@
 // Replay: the stream of a stored background response, read again, and played in its own time.
-// The server keeps events without their times. Those that come while they are made have the times of their coming; those
-// that were all there are spread evenly over the time that the response took.
+// While it is being made, events have the times of their coming here; once it is over, those at which they were written.
 import { ask, refused } from "../lib/api";
 import { fold, type Folded } from "../lib/fold";
 import { arrivals, type Arrived } from "../lib/sse";
 import { isUnfinished, pathOf, type Stored } from "./stored";
-
-const SPAN_MS_MIN = 1_000;
+import { placed, timesOf } from "./times";
 
 export class Replay {
   phase: "reading" | "read" | "refused" = $state("reading");
   /** Why there is no stream. */
   reason = $state("");
   /** Grows in place: `count` says how many are shown. */
-  readonly events: Arrived[] = [];
+  events: Arrived[] = $state.raw([]);
   count = $state(0);
   folded: Folded | null = $state.raw(null);
   positionMs = $state(0);
   spanMs = $state(0);
   speed = $state(1);
   isPlaying = $state(false);
-  readonly isLive: boolean;
+  /** Of how many events it is not known when they were written; null: all have the times of their coming here. */
+  untimed: number | null = $state(null);
   #frame = 0;
   #folded: Folded | null = null;
   #foldedCount = 0;
   readonly #stop = new AbortController();
 
-  constructor(readonly response: Stored) {
-    this.isLive = isUnfinished(response.status);
-  }
+  constructor(readonly response: Stored) {}
 
   async read(): Promise<void> {
     try {
@@ -39,13 +36,15 @@ export class Replay {
         for (const arrived of batch) this.events.push(arrived);
         this.#frame ||= requestAnimationFrame(() => this.#showAll());
       }
+      const times = await timesOf(this.response.id, this.#stop.signal);
+      const isLive = isUnfinished(this.response.status);
+      if (!isLive || times.every(([, ms]) => ms !== null)) ({ events: this.events, untimed: this.untimed } = placed(this.events, times, this.response));
       this.phase = "read";
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       this.reason = (error as Error).message;
       this.phase = this.events.length ? "read" : "refused";
     }
-    if (!this.isLive) this.#spread();
     this.#showAll();
   }
 
@@ -79,13 +78,6 @@ export class Replay {
     let next = this.events.findIndex(({ atMs }) => atMs > ms);
     if (next < 0) next = this.events.length;
     this.#show(next);
-  }
-
-  #spread(): void {
-    const { created_at, completed_at } = this.response;
-    const spanMs = Math.max(((completed_at ?? created_at) - created_at) * 1000, SPAN_MS_MIN);
-    const last = Math.max(this.events.length - 1, 1);
-    this.events.forEach((arrived, index) => (arrived.atMs = (index / last) * spanMs));
   }
 
   #showAll(): void {
