@@ -122,6 +122,27 @@ async def test_what_was_just_made_is_listed_and_what_was_deleted_is_not(scripted
         assert (await listed(url, "order=asc")).value["data"] == [made[1], made[2], child]
 
 
+async def test_what_goes_on_from_a_response_is_listed_by_its_id(scripted: Settings) -> None:
+    async with serve(scripted) as address:
+        url = address.removesuffix("/v1")
+        root = (await create(url)).value["id"]
+        first = (await create(url, previous_response_id=root, metadata={"k": "v"})).value
+        second = (await create(url, previous_response_id=root, background=True)).value
+        below = (await create(url, previous_response_id=first["id"])).value
+        forks, deeper = f"previous_response_id={root}", f"previous_response_id={first['id']}"
+
+        assert [one["id"] for one in (await listed(url, f"{forks}&order=asc")).value["data"]] == [
+            first["id"],
+            second["id"],
+        ]
+        assert (await listed(url, f"{forks}&metadata[k]=v")).value["data"] == [first]
+        assert (await listed(url, f"{deeper}&limit=1")).value["data"] == [below]
+        assert (await listed(url, f"previous_response_id={below['id']}")).value["data"] == []
+
+        await ask(url, "DELETE", f"/v1/responses/{root}")
+        assert (await listed(url, f"{forks}&limit=1&order=asc")).value["data"] == [first]
+
+
 async def test_what_is_still_being_made_is_not_listed_yet(tmp_path: Path) -> None:
     model, store = Played(), MemoryStore(Storage(), Limits())
     async with (
@@ -231,6 +252,8 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "model=a&model=b": (INVALID, "model", "more than once"),
     "&".join(f"metadata[{number}]=x" for number in range(17)): (INVALID, "metadata", "at most 16"),
     "model=": (INVALID, "model", "empty"),
+    "previous_response_id=": (INVALID, "previous_response_id", "empty"),
+    "previous_response=x": (UNKNOWN, "previous_response", "Did you mean 'previous_response_id'?"),
     "after=": (INVALID, "after", "empty"),
     "limit=": (INVALID, "limit", "empty"),
     "created_after": (INVALID, "created_after", "empty"),
@@ -267,7 +290,7 @@ async def test_a_list_after_an_unknown_response_is_not_found(url: str) -> None:
 
 async def test_what_could_be_meant_as_sql_is_a_value_like_any_other(url: str) -> None:
     for text in ("' OR 1=1 --", "%", "\0", '"', "x'); DROP TABLE responses; --"):
-        for name in ("model", f"metadata[{text}]"):
+        for name in ("model", "previous_response_id", f"metadata[{text}]"):
             assert await numbers(url, f"{quote(name)}={quote(text)}") == []
     assert len(await numbers(url, "limit=100")) == COUNT
 
@@ -280,8 +303,10 @@ async def test_the_description_tells_each_parameter_of_the_list(url: str) -> Non
     operation = document["paths"]["/v1/responses"]["get"]
     parameters = {one["name"]: one for one in operation["parameters"]}
 
-    known = ["metadata", "model", "status", "created_after", "created_before", "limit", "order", "after"]
-    assert list(parameters) == known
+    assert list(parameters) == [
+        *("metadata", "model", "status", "previous_response_id", "created_after", "created_before"),
+        *("limit", "order", "after"),
+    ]
     assert all(one["in"] == "query" and one["description"] for one in parameters.values())
     assert parameters["metadata"]["style"] == "deepObject"
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}

@@ -211,6 +211,17 @@ def test_lists_read_no_whole_table_and_sort_nothing(database: str, order: Order,
         assert [step for one in walks for step in plan(database, one) if "Sort" in step] == []
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_what_goes_on_from_a_response_is_found_by_its_index(database: str, order: Order) -> None:
+    asked = query(order, previous_response_id="resp_a", model="m", metadata=(("k", "v"),))
+    children = listing.children_of("p", asked)
+    assert children
+    walks = [listing.matching("p", asked, children)[0], listing.last_walked(order, children)]
+    for steps in (plan(database, one) for one in (listing.COUNT_CHILDREN, *walks)):
+        assert any("using responses_by_parent" in step for step in steps)
+        assert [step for step in steps if "responses_by_time" in step or "Seq Scan on" in step] == []
+
+
 def plan(database: str, text: str) -> list[str]:
     spelled = postgres_play.spelled(text).decode()
     for number in range(1, text.count("?") + text.count("%b") + 1):

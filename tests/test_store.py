@@ -595,6 +595,70 @@ async def test_a_page_begins_behind_any_response_also_one_that_does_not_match(st
     assert await found(store, query("asc", after="a", created_after=20)) == ["c", "d", "e", "f"]
 
 
+async def related(store: Store) -> None:
+    """a and b go on from root, c from a, d from nothing; and e from the root of another project."""
+    await turn(store, "root")
+    await turn(store, "root", project="other")
+    await store.save("p", replace(made("a", "root", metadata={"k": "1"}), model="m2"), (), ())
+    await turn(store, "b", after="root", metadata={"k": "1"})
+    await turn(store, "c", after="a")
+    await turn(store, "d", metadata={"k": "1"})
+    await turn(store, "e", after="root", project="other")
+
+
+KIN: dict[str, tuple[dict[str, Any], str]] = {
+    "root": ({}, "ab"),
+    "a": ({}, "c"),
+    "c": ({}, ""),
+    "unknown": ({}, ""),
+    "e": ({}, ""),
+    "root, model": ({"model": "m2"}, "a"),
+    "root, status": ({"status": "failed"}, ""),
+    "root, metadata": ({"metadata": (("k", "1"),)}, "ab"),
+    "root, metadata and model": ({"metadata": (("k", "1"),), "model": "m"}, "b"),
+    "root, created before": ({"created_before": 1_700_000_000}, ""),
+    "root, after the first": ({"after": "a"}, "b"),
+}
+
+
+@pytest.mark.parametrize("sorted_max", [listing.CHILDREN_MAX, 1], ids=["few", "many"])
+@pytest.mark.parametrize("name", KIN)
+async def test_a_list_of_what_goes_on_from_a_response_holds_what_does_so_directly(
+    store: Store, name: str, sorted_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "CHILDREN_MAX", sorted_max)
+    await related(store)
+    fields, expected = KIN[name]
+    fields = {"previous_response_id": f"resp_{name.partition(',')[0]}", **fields}
+
+    assert "".join(await found(store, query(**fields))) == expected
+    if "after" not in fields:
+        for limit in (1, 100):
+            assert "".join(await paged(store, query("desc", limit, **fields))) == expected[::-1]
+
+
+@pytest.mark.parametrize("sorted_max", [listing.CHILDREN_MAX, 1], ids=["few", "many"])
+async def test_what_goes_on_from_a_response_is_listed_in_the_order_of_any_list(
+    store: Store, sorted_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "CHILDREN_MAX", sorted_max)
+    await turn(store, "root")
+    for name, created_at in (("c", 30), ("a", 10), ("d", 30), ("b", 20)):
+        await store.save("p", replace(made(name, "root"), created_at=created_at), (), ())
+
+    assert await paged(store, query(limit=1, previous_response_id="resp_root")) == ["a", "b", "c", "d"]
+    assert await paged(store, query("desc", limit=3, previous_response_id="resp_root")) == ["d", "c", "b", "a"]
+
+
+async def test_what_goes_on_from_a_deleted_response_is_listed_until_it_is_deleted_too(store: Store) -> None:
+    await related(store)
+    await erased(store, "root", "a")
+    assert await found(store, query(previous_response_id="resp_root")) == ["b"]
+    assert await found(store, query(previous_response_id="resp_a")) == ["c"]
+    await erased(store, "b", "c")
+    assert await found(store, query(previous_response_id="resp_root")) == []
+
+
 @pytest.mark.parametrize("after", ["x", "erased", "kept", "theirs"])
 async def test_a_list_after_a_response_that_is_not_there_is_not_found(store: Store, after: str) -> None:
     await turn(store, "erased")
@@ -762,8 +826,9 @@ class Twins(RuleBasedStateMachine):
     @rule(project=PROJECTS, order=st.sampled_from(["asc", "desc"]), limit=st.integers(1, 4), after=st.none() | PICK)
     def list_all(self, project: str, order: Order, limit: int, after: int | None) -> None:
         cursor = None if after is None or not self.known else self.known[after % len(self.known)][1]
-        for labels in ((), (("k", "v"),)):
-            asked = ResponseQuery(limit=limit, order=order, after=cursor, metadata=labels)
+        parent = self.known[limit % len(self.known)][1] if self.known else "resp_none"
+        for fields in ({}, {"metadata": (("k", "v"),)}, {"previous_response_id": parent}):
+            asked = ResponseQuery(limit=limit, order=order, after=cursor, **fields)
             self.both(lambda store, asked=asked: store.responses(project, asked))  # type: ignore[misc]
 
     @rule(project=PROJECTS)
@@ -1573,6 +1638,7 @@ LISTINGS: list[dict[str, Any]] = [
     {"model": "m", "status": "failed"},
     {"metadata": (("k", "v"),)},
     {"metadata": (("k", "v"), ("l", "w")), "model": "m", "status": "failed"},
+    {"previous_response_id": "resp_a", "metadata": (("k", "v"),), "model": "m"},
 ]
 BOTH_ENDS = re.compile(r"created_at(,response\))?>.* AND \(?created_at(,response\))?<")
 NO_LOOK = re.compile(r"\bSCAN (responses|metadata|r|m)\b|TEMP B-TREE|(SEARCH (responses|r) (?!.*COVERING))")
@@ -1607,6 +1673,17 @@ async def test_lists_read_indexes_alone_from_where_they_begin_and_sort_nothing(
         for steps in (plan(sqlite._near, one) for one in queries):
             assert [one for one in steps if NO_LOOK.search(one)] == []
             assert any(BOTH_ENDS.search(one) for one in steps)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_what_goes_on_from_a_response_is_found_by_its_index(sqlite: SqliteStore, order: Order) -> None:
+    asked = query(order, previous_response_id="resp_a", model="m", metadata=(("k", "v"),))
+    children = listing.children_of("p", asked)
+    assert children
+    walks = [listing.matching("p", asked, children)[0], listing.last_walked(order, children)]
+    for steps in (plan(sqlite._near, one) for one in (listing.COUNT_CHILDREN, *walks)):
+        assert any(re.search(r"SEARCH responses USING .*INDEX responses_by_parent \(parent=\?", one) for one in steps)
+        assert [one for one in steps if "SCAN responses" in one] == []
 
 
 def test_the_check_of_plans_can_fail() -> None:

@@ -102,10 +102,12 @@ async def test_a_queued_response_is_found_listed_and_shows_its_input(store: Stor
     await turn(store, "parent")
     await added(store, "x", after="parent", metadata={"colour": "red"})
     query = ResponseQuery(metadata=(("colour", "red"),), status="queued", limit=10, order="asc")
+    children = ResponseQuery(previous_response_id="resp_parent", limit=10, order="asc")
     page = await store.input_items("p", "resp_x", limit=10, order="asc", after=None)
 
     assert await store.response("p", "resp_x") == queued("x", "parent", metadata={"colour": "red"})
     assert [one.id for one in (await store.responses("p", query)).responses] == ["resp_x"]
+    assert [one.id for one in (await store.responses("p", children)).responses] == ["resp_x"]
     assert page is not None
     assert ids(page.items) == ["in_parent", "out_parent", "in_x"]
     assert await store.response("q", "resp_x") is None

@@ -1,4 +1,4 @@
-"""GET /v1/responses: stored responses by label, model, status and time. An extension: the reference has no such list.
+"""GET /v1/responses: stored responses by label, model, status, parent and time. An extension: the reference has none.
 
 So nothing in its query is tolerated: a parameter that it does not take is refused, and so is one that is empty,
 malformed or there twice.
@@ -43,7 +43,14 @@ PARAMETERS: Final = (
     Parameter(
         name="status",
         schema={"type": "string", "enum": STATUSES},
-        description="Only responses that ended so. A response that is still being made is in no list.",
+        description="Only responses of this status. Of those still being made, the ones of the background alone are in "
+        "the list.",
+    ),
+    Parameter(
+        name="previous_response_id",
+        schema={"type": "string", "minLength": 1},
+        description="Only responses that go on from this one directly, also where it is deleted. Of an id that nothing "
+        "goes on from, the list is empty.",
     ),
     Parameter(
         name="created_after",
@@ -109,6 +116,7 @@ def _asked(query: Query) -> ResponseQuery:
         metadata=labels,
         model=query.one("model"),
         status=status,
+        previous_response_id=query.one("previous_response_id"),
         created_after=query.integer("created_after", None, 0, TIME_MAX),
         created_before=query.integer("created_before", None, 0, TIME_MAX),
         limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),

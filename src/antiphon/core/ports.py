@@ -119,6 +119,8 @@ class ResponseQuery(Struct, frozen=True, kw_only=True):
     """Keys and values, all of which must match."""
     model: str | None = None
     status: ResponseStatus | None = None
+    previous_response_id: str | None = None
+    """The response that they go on from directly. It may be deleted; one that nothing goes on from may be unknown."""
     created_after: int | None = None
     """Inclusive, while `created_before` is not: so periods that follow each other share no response and miss none."""
     created_before: int | None = None

@@ -85,7 +85,7 @@ class MemoryStore:
             if query.after not in places:
                 raise NotFound(f"Response with id '{query.after[:128]}' not found.", param="after")
             living = living[places[query.after] :]
-        return self._page_of([response for response in living if _matches(response, query)], query.limit)
+        return self._page_of(self._matching(project, living, query), query.limit)
 
     def _listed(self, project: str) -> list[Response]:
         living = [kept.response for (owner, _), kept in self._kept.items() if owner == project and kept.response]
@@ -93,7 +93,14 @@ class MemoryStore:
 
     def matching(self, project: str, query: ResponseQuery) -> list[Response]:
         """All, oldest first."""
-        return [response for response in self._listed(project) if _matches(response, query)]
+        return self._matching(project, self._listed(project), query)
+
+    def _matching(self, project: str, living: Sequence[Response], query: ResponseQuery) -> list[Response]:
+        matching = [response for response in living if _matches(response, query)]
+        if query.previous_response_id is None:
+            return matching
+        parent = (project, query.previous_response_id)
+        return [response for response in matching if self._kept[project, response.id].parent == parent]
 
     def projects(self) -> set[str]:
         return {project for (project, _), kept in self._kept.items() if kept.response}
