@@ -190,6 +190,39 @@ async def test_one_is_read_with_its_calls_and_within_its_tree(page: Page, url: s
     assert (saved["response"], len(saved["input_items"])) == (forks[1], 6)
 
 
+async def test_of_what_goes_on_from_one_the_newest_are_in_its_tree_and_all_in_the_list(page: Page, url: str) -> None:
+    root = await create(url, input="say root")
+    await asyncio.gather(*(create(url, input=f"say {n}", previous_response_id=root["id"]) for n in range(22)))
+    await page.goto(f"/#/responses/{root['id']}")
+    tree = detail(page).get_by_role("list", name="Tree")
+    await expect(tree.get_by_role("listitem")).to_have_count(21)
+    await expect(tree.get_by_role("listitem").first).to_contain_text("20+ forks")
+    await tree.get_by_role("link", name="All that goes on from it").click()
+    count = page.get_by_role("region", name="Stored responses").get_by_role("status")
+    await expect(count).to_have_text("22")
+    await expect(tree.get_by_role("listitem")).to_have_count(21)
+    await page.get_by_role("button", name=f"Remove the filter: goes on from {root['id']}").click()
+    await expect(count).to_have_text("100 so far")
+
+
+async def test_a_tree_stands_around_what_was_deleted_and_grows_when_it_is_asked_to(browser: Browser, url: str) -> None:
+    first = await create(url, input="say first")
+    other = await create(url, input="say other", previous_response_id=first["id"])
+    line = [await create(url, input="say 0", previous_response_id=first["id"])]
+    for number in range(1, 70):
+        line.append(await create(url, input=f"say {number}", previous_response_id=line[-1]["id"]))
+    async with httpx.AsyncClient() as client:
+        assert (await client.delete(f"{url}/v1/responses/{first['id']}")).is_success
+    page = await browser.new_page(base_url=url)
+    await page.goto(f"/#/responses/{other['id']}")
+    tree = detail(page).get_by_role("list", name="Tree")
+    await expect(tree.get_by_role("listitem").first).to_have_text("deleted")
+    await detail(page).get_by_role("button", name="Show more").click()
+    await expect(tree.get_by_role("listitem")).to_have_count(72)
+    await expect(detail(page).get_by_role("button", name="Show more")).to_be_hidden()
+    await page.close()
+
+
 async def test_one_is_deleted_once_that_is_confirmed_and_what_is_new_comes_by_itself(page: Page, url: str) -> None:
     made = await create(url, input="say goodbye", metadata={"fate": "deleted"})
     await page.goto(f"/#/responses/{made['id']}?metadata[fate]=deleted")

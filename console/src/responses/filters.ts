@@ -12,13 +12,15 @@ export const PERIODS: [seconds: number, title: string][] = [
 export type Filters = {
   status: string;
   model: string;
+  /** What they go on from: the id of a response. */
+  parent: string;
   /** The last so many seconds; 0: of any time, or between `from` and `to`, in Unix seconds, "" where that is open. */
   last: number;
   from: string;
   to: string;
   labels: [key: string, value: string][];
 };
-export const NONE: Filters = { status: "", model: "", last: 0, from: "", to: "", labels: [] };
+export const NONE: Filters = { status: "", model: "", parent: "", last: 0, from: "", to: "", labels: [] };
 
 export function read(query: string): Filters {
   const given = new URLSearchParams(query);
@@ -27,7 +29,7 @@ export function read(query: string): Filters {
     return key ? [[key, value]] : [];
   });
   const text = (name: string) => given.get(name) ?? "";
-  return { status: text("status"), model: text("model"), last: Number(text("last")) || 0, from: text("created_after"), to: text("created_before"), labels };
+  return { status: text("status"), model: text("model"), parent: text("previous_response_id"), last: Number(text("last")) || 0, from: text("created_after"), to: text("created_before"), labels };
 }
 
 /** As in the address. */
@@ -44,8 +46,8 @@ export function asked(filters: Filters): URLSearchParams {
   return query;
 }
 
-function common({ status, model, from, to, labels }: Filters): string[][] {
-  const plain = Object.entries({ status, model, created_after: from, created_before: to }).filter(([, value]) => value);
+function common({ status, model, parent, from, to, labels }: Filters): string[][] {
+  const plain = Object.entries({ status, model, previous_response_id: parent, created_after: from, created_before: to }).filter(([, value]) => value);
   return [...plain, ...labels.map(([key, value]) => [`metadata[${key}]`, value])];
 }
 
