@@ -269,6 +269,23 @@ async def test_a_stream_arrives_on_the_timeline_with_its_fold_beside_it(page: Pa
     await expect(answer(page).get_by_role("region", name="Body")).to_contain_text('"output_tokens"')
 
 
+async def test_an_answer_stands_below_the_request_that_it_is_of(page: Page) -> None:
+    await ask(page, "say first", metadata={"n": "1"})
+    await expect(answer(page)).to_contain_text('"first"')
+    await page.get_by_role("link", name="GET /models", exact=True).click()
+    await expect(answer(page)).to_be_hidden()
+    await page.get_by_role("button", name="Test request").click()
+    await expect(answer(page)).to_contain_text('"scripted"')
+    await page.go_back()
+    await expect(answer(page)).to_contain_text('"first"')
+    await expect(body(page)).to_have_value(re.compile('"say first"'))
+    await answer(page).get_by_role("button", name="Close the answer").click()
+    await page.go_forward()
+    await expect(answer(page)).to_contain_text('"scripted"')
+    await page.go_back()
+    await expect(answer(page)).to_be_hidden()
+
+
 async def ask(page: Page, text: str, **more: object) -> None:
     await body(page).fill(json.dumps({"model": "scripted", "input": text, **more}, indent=2))
     await page.get_by_role("button", name="Test request").click()

@@ -91,7 +91,7 @@ async def test_a_turn_streams_while_other_pages_are_looked_at_and_says_what_it_t
     turn = await ended(page)
     await expect(turn).to_contain_text("one two three four five")
     await expect(turn).to_contain_text(re.compile(r"\d+ in · 6 out"))
-    await expect(turn).to_contain_text(re.compile(r"first \d+ ms.* tokens/s"))
+    await expect(turn).to_contain_text(re.compile(r"first [\d.]+ ms.* tokens/s"))
     await expect(turn.get_by_text("hmm", exact=True)).to_be_hidden()
     await turn.get_by_text("Reasoning").click()
     await expect(turn.get_by_text("hmm", exact=True)).to_be_visible()
