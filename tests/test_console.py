@@ -101,6 +101,29 @@ async def test_what_the_page_loads_first_is_small_and_stays_in_the_browser(url: 
     assert sum(len(gzip.compress(file)) for file in contents(STATIC).values()) <= BYTES_MAX
 
 
+@pytest.mark.parametrize("path", ["/", "/openapi.json"])
+async def test_what_stays_as_it_is_comes_as_the_client_takes_it_and_only_once(url: str, path: str) -> None:
+    async def ask(**headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await client.get(path, headers={"accept-encoding": "identity", **named})
+
+    async with httpx.AsyncClient(base_url=url) as client:
+        plain = await ask()
+        packed = [await ask(accept_encoding=accepted) for accepted in ("gzip", "br, GZIP;q=0.5")]
+        unpacked = [await ask(accept_encoding=accepted) for accepted in ("gzip;q=0", "br", "xgzip")]
+        tag = plain.headers["etag"]
+        known = [await ask(if_none_match=one) for one in (tag, f'"x", {tag}', tag.removeprefix("W/"))]
+        other = await ask(if_none_match='"x"')
+    assert {answer.headers.get("content-encoding") for answer in packed} == {"gzip"}
+    assert {answer.headers.get("content-encoding") for answer in (plain, other, *unpacked)} == {None}
+    assert {answer.content for answer in (plain, other, *packed, *unpacked)} == {plain.content}
+    assert {int(answer.headers["content-length"]) < len(plain.content) for answer in packed} == {True}
+    assert {(answer.status_code, answer.content) for answer in known} == {(304, b"")}
+    for answer in (plain, *packed, *known):
+        assert answer.headers["vary"] == "accept-encoding"
+        assert (answer.headers["etag"], answer.headers["cache-control"]) == (tag, "no-cache")
+
+
 @pytest.mark.parametrize("path", ["/console/nothing.js", "/console/..%2fpages.py", "/console/", "/console"])
 async def test_what_was_not_built_is_not_there(url: str, path: str) -> None:
     async with httpx.AsyncClient(base_url=url) as client:

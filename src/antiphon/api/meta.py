@@ -1,17 +1,20 @@
 """Models, /health, and /openapi.json: what is really served, described from the routes and the wire types."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct
+from starlette.datastructures import Headers
 
 from antiphon import __version__
-from antiphon.api.http import Call, Parameter, Served, send_value
+from antiphon.api.http import JSON_HEADERS, Call, Parameter, Served, send_value
 from antiphon.core.ports import ModelCard
 from antiphon.engine.engine import Engine
 from antiphon.errors import Unavailable
+from antiphon.packed import Packed
 from antiphon.wire.actions import (
     ComputerAction,
     ComputerScreenshot,
@@ -110,12 +113,15 @@ def routes(engine: Engine) -> list[Served]:
 
 def description(served: Sequence[Served]) -> Served:
     """The route of /openapi.json, which describes `served`; made when it is first asked for."""
-    document: list[dict[str, Any]] = []
+    made: list[Packed] = []
 
     async def endpoint(call: Call) -> None:
-        if not document:
-            document.append(openapi(served))
-        await send_value(call, document[0])
+        if not made:
+            made.append(await asyncio.to_thread(lambda: Packed.of(msgspec.json.encode(openapi(served)))))
+        status, lines, body = made[0].answer(Headers(scope=call.scope))
+        headers = [*JSON_HEADERS, (b"cache-control", b"no-cache"), *lines]
+        await call.send(call.scope["antiphon"].head(status, headers))
+        await call.send({"type": "http.response.body", "body": body})
 
     return Served(method="GET", path="/openapi.json", endpoint=endpoint, summary="This document", needs_key=False)
 

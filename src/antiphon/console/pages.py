@@ -3,8 +3,6 @@ asks the API with one. Knows no resource of it.
 """
 
 import asyncio
-import gzip
-import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +12,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from antiphon.packed import Packed
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -31,7 +31,6 @@ GUARDS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"vary", b"accept-encoding"),
 )
 FOR_EVER, ASKED_AGAIN = b"public, max-age=31536000, immutable", b"no-cache"
 INDEX, MANIFEST = "index.html", "manifest.json"
@@ -47,9 +46,7 @@ def routes() -> list[Route]:
 
 
 class _Built(NamedTuple):
-    plain: bytes
-    packed: bytes
-    tag: bytes
+    body: Packed
     kind: bytes
     caching: bytes
 
@@ -62,17 +59,9 @@ class _File:
         file = files.get(scope["path_params"].get("name", INDEX))
         if file is None:
             raise HTTPException(404)
-        headers = Headers(scope=scope)
-        lines = [*GUARDS, (b"content-type", file.kind), (b"cache-control", file.caching), (b"etag", file.tag)]
-        status, body = 200, file.plain
-        if headers.get("if-none-match", "").encode() == file.tag:
-            status, body = 304, b""
-        elif "gzip" in headers.get("accept-encoding", ""):
-            body = file.packed
-            lines.append((b"content-encoding", b"gzip"))
-        if status == 200:
-            lines.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": lines})
+        status, lines, body = file.body.answer(Headers(scope=scope))
+        headers = [*GUARDS, (b"content-type", file.kind), (b"cache-control", file.caching), *lines]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
@@ -84,7 +73,5 @@ def _files() -> dict[str, _Built]:
 
 def _built() -> Iterator[tuple[str, _Built]]:
     for path in (*(HERE / "static").iterdir(), HERE / MANIFEST):
-        plain = path.read_bytes()
         caching = ASKED_AGAIN if path.name in (INDEX, MANIFEST) else FOR_EVER
-        tag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'.encode()
-        yield path.name, _Built(plain, gzip.compress(plain, mtime=0), tag, KINDS[path.suffix].encode(), caching)
+        yield path.name, _Built(Packed.of(path.read_bytes()), KINDS[path.suffix].encode(), caching)
