@@ -1,6 +1,7 @@
 """The console's playground in a real browser: a visitor talks with the scripted model, which says what it was told."""
 
 import asyncio
+import base64
 import json
 import re
 import shutil
@@ -142,6 +143,66 @@ async def test_a_function_is_called_and_a_form_asks_for_its_result(page: Page) -
     await expect(results).to_have_count(0)
 
 
+CALLS: dict[str, tuple[str, str, str, str]] = {
+    "shell": ('{"commands": ["ls"]}', '"stdout": ""', '"stdout": "notes.txt"', "notes.txt"),
+    "local_shell": ('{"command": ["ls"]}', '"output": ""', '"output": "notes.txt"', "got: notes.txt"),
+    "apply_patch": (
+        '{"operation": {"type": "delete_file", "path": "a"}}',
+        '"status": "completed"',
+        '"status": "failed"',
+        "got: failed",
+    ),
+    "computer": (
+        '{"actions": [{"type": "screenshot"}]}',
+        '"image_url": "data:image/png;base64,',
+        f'"image_url": "data:image/png;base64,{RED_DOT}',
+        "[image]",
+    ),
+    "tool_search": (
+        '{"query": "weather"}',
+        '"tools": []',
+        '"tools": [{"type": "function", "name": "weather", "parameters": {}, "defer_loading": true}]',
+        "weather",
+    ),
+}
+"""By the tool: the arguments of its call, what of the prepared answer is written anew and how, what is said then."""
+
+
+@pytest.mark.parametrize("tool", CALLS)
+async def test_a_call_of_another_kind_is_answered_by_an_item_that_is_prepared(page: Page, tool: str) -> None:
+    arguments, prepared, written, got = CALLS[tool]
+    declared = {"type": tool, **({"execution": "client"} if tool == "tool_search" else {})}
+    await page.get_by_role("button", name="JSON", exact=True).click()
+    await page.get_by_label("More tools, as JSON").fill(json.dumps(declared))
+    await say(page, f"call {tool} {arguments}")
+    field = page.get_by_role("textbox", name=f"Output of {tool}_call")
+    await expect(field).to_be_focused()
+    text = await field.input_value()
+    assert prepared in text
+    await field.fill("{")
+    await expect(page.get_by_role("button", name="Send the result")).to_be_disabled()
+    await field.fill(text.replace(prepared, written))
+    await page.keyboard.press("Control+Enter")
+    await expect(turns(page)).to_have_count(2)
+    await expect(await ended(page)).to_contain_text(got)
+    await expect(field).to_have_count(0)
+    await page.reload()
+    await expect(turns(page).last).to_contain_text(got)
+
+
+async def test_a_screenshot_for_a_computer_comes_from_a_file(page: Page) -> None:
+    await page.get_by_role("button", name="JSON", exact=True).click()
+    await page.get_by_label("More tools, as JSON").fill('{"type": "computer"}')
+    await say(page, 'call computer {"actions": [{"type": "screenshot"}]}')
+    dot = FilePayload(name="screen.png", mimeType="image/png", buffer=base64.b64decode(RED_DOT))
+    await page.get_by_label("Screenshot from a file").set_input_files(dot)
+    await expect(page.get_by_role("textbox", name="Output of computer_call")).to_have_value(re.compile(RED_DOT[:20]))
+    await page.get_by_role("button", name="Send the result").click()
+    await expect(turns(page)).to_have_count(2)
+    await expect(await ended(page)).to_contain_text("[image]")
+    await expect(turns(page).last.get_by_alt_text("Screenshot")).to_be_visible()
+
+
 async def test_structured_output_is_shown_as_json(page: Page) -> None:
     await page.get_by_role("switch", name="json_schema").click()
     schema = page.get_by_role("textbox", name="Schema of the answer")
@@ -257,6 +318,8 @@ async def test_nothing_keeps_people_out(page: Page, scheme: Literal["light", "da
     await page.get_by_role("button", name="Function").click()
     await page.get_by_role("button", name="MCP server").click()
     await page.get_by_role("button", name="Remove the MCP server").click()
+    await page.get_by_role("button", name="JSON", exact=True).click()
+    await page.get_by_label("More tools, as JSON").fill('{"type": "computer"}')
     await page.get_by_role("switch", name="json_schema").click()
     assert await console.violations(page) == []
     await page.get_by_role("switch", name="json_schema").click()
@@ -265,7 +328,7 @@ async def test_nothing_keeps_people_out(page: Page, scheme: Literal["light", "da
     first = await say(page, "think hmm | say **bold** `code`")
     await first.get_by_text("Reasoning").click()
     await say(page, "say so | fail")
-    await say(page, "call get_weather {}")
+    await say(page, 'call get_weather {} | call computer {"actions": []}')
     await expect(page.get_by_role("textbox", name="Result of get_weather")).to_be_focused()
     assert await console.violations(page) == []
     await turns(page).last.get_by_role("button", name="Code").click()

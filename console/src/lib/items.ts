@@ -16,7 +16,7 @@ export function isOutput(item: Item): boolean {
   return /_output$|^mcp_approval_response$/.test(item.type);
 }
 
-const GIVEN = ["arguments", "input", "code", "action", "operation", "queries", "query", "server_label"];
+const GIVEN = ["arguments", "input", "code", "action", "actions", "operation", "queries", "query", "server_label"];
 const GIVEN_BACK = ["output", "outputs", "results", "result", "tools", "error", "approve"];
 
 /** What a call was given. */

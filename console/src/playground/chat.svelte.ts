@@ -4,6 +4,7 @@
 import { get, type JsonObject } from "../lib/api";
 import type { Folded, Item } from "../lib/fold";
 import { Exchange } from "../lib/exchange.svelte";
+import { givenBack } from "../lib/items";
 import { read } from "../lib/json";
 import { keep, kept } from "../lib/kept";
 import { contents, type Attached } from "./items";
@@ -182,13 +183,13 @@ export function bodyOf(turn: Turn): JsonObject {
 function plain(input: Item[]): string | JsonObject[] {
   const parts = (input[0]?.["content"] ?? []) as JsonObject[];
   if (input.length === 1 && input[0]!.type === "message" && parts.length === 1 && parts[0]!["type"] === "input_text") return String(parts[0]!["text"]);
-  return input.map(({ id: _, status: __, created_by: ___, ...item }) => item);
+  return input.map(({ id: _, status, created_by: __, ...item }) => (item.type === "apply_patch_call_output" ? { ...item, status: status! } : item));
 }
 
 function titleOf(input: Item[]): string {
   const parts = input.flatMap((item) => (item.type === "message" ? (item["content"] as JsonObject[]) : []));
   const text = parts.map((part) => part["text"] ?? part["filename"] ?? (part["type"] === "input_image" ? "a picture" : "")).join(" ");
-  const said = text.trim() || input.map((item) => (item.type === "mcp_approval_response" ? (item["approve"] ? "approved" : "denied") : String(item["output"] ?? ""))).join(", ");
+  const said = text.trim() || input.map((item) => (item.type === "mcp_approval_response" ? (item["approve"] ? "approved" : "denied") : givenBack(item))).join(", ");
   return said.slice(0, TITLE_CHARS_MAX).replace(/\s+/g, " ");
 }
 
