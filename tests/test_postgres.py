@@ -28,6 +28,7 @@ from antiphon.stores import files, listing, postgres_connection, postgres_play, 
 from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.postgres_ear import Ear
 from antiphon.stores.postgres_writer import Unsure
+from antiphon.stores.responses import Saving
 from antiphon.stores.script import Query, Row
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.response import ConversationUse
@@ -275,7 +276,8 @@ async def test_a_large_page_ends_early(database: str) -> None:
 async def test_a_list_of_what_never_meets_is_walked_in_steps(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.postgres.LISTING", listing.Bounds(entries_max=2, bytes_max=10**9))
+    for bounds in ("_here", "_away"):
+        monkeypatch.setattr(store, bounds, listing.Bounds(entries_max=2, bytes_max=10**9))
     for number in range(9):
         side = "even" if number % 2 == 0 else "odd"
         await store.save("p", made(str(number), metadata={"side": side}), (), ())
@@ -369,7 +371,7 @@ async def test_a_read_whose_connection_ends_is_done_on_another(store: PostgresSt
 
 async def test_a_save_that_was_committed_as_its_connection_ended_is_known_again(store: PostgresStore) -> None:
     response = await turn(store, "a")
-    same = postgres_saves.Saving("p", response, sql.encode_body(response), [], ())
+    same = Saving("p", response, sql.encode_body(response), [], ())
     another = same._replace(body="{}")
     job = partial(postgres_saves._save, [same, another], True)
     first, second = await store._pool.run(job)

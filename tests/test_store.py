@@ -26,10 +26,11 @@ from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey, Order, ResponsePage, ResponseQuery, Store
 from antiphon.errors import NotFound, SettingsError, StorageError
 from antiphon.stores import listing, sql
+from antiphon.stores.database import UNBOUNDED
 from antiphon.stores.listing import Bounds, Search, Source, step
 from antiphon.stores.memory import MemoryStore
 from antiphon.stores.postgres import PostgresStore
-from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
+from antiphon.stores.sqlite import INLINE_BYTES_MAX, SqliteStore
 from antiphon.stores.sqlite_file import APPLICATION_ID, JOURNAL_BYTES_KEPT, _use_journal, played
 from antiphon.stores.sqlite_writer import _checkpoint
 from antiphon.wire.items import (
@@ -938,8 +939,8 @@ async def test_a_short_list_needs_no_thread_and_a_long_one_is_read_in_it(sqlite:
 async def test_a_list_of_what_hardly_exists_is_walked_in_steps_off_the_loop(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.LISTING_HERE", Bounds(entries_max=3, bytes_max=INLINE_BYTES_MAX))
-    monkeypatch.setattr("antiphon.stores.sqlite.LISTING_AWAY", Bounds(entries_max=2, bytes_max=UNBOUNDED))
+    monkeypatch.setattr(sqlite, "_here", Bounds(entries_max=3, bytes_max=INLINE_BYTES_MAX))
+    monkeypatch.setattr(sqlite, "_away", Bounds(entries_max=2, bytes_max=UNBOUNDED))
     sides = {number: "even" if number % 2 == 0 else "odd" for number in range(20)}
     for number, side in sides.items():
         await dated(sqlite, str(number), number, metadata={"side": side, "rare": str(number in (3, 4, 17))})
@@ -1261,7 +1262,7 @@ OTHER = """
 import asyncio, sys
 from antiphon.config import Limits, Storage
 from antiphon.core.ports import ApiKey
-from antiphon.stores.sqlite import INLINE_BYTES_MAX, UNBOUNDED, SqliteStore
+from antiphon.stores.sqlite import INLINE_BYTES_MAX, SqliteStore
 from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response
 

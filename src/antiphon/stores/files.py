@@ -7,7 +7,7 @@ from typing import Final
 from antiphon.core.ports import CopyBounds, FilePage, FileQuery, Obstacle, Quota, StoredUpload
 from antiphon.errors import NotFound, StorageError
 from antiphon.stores import sql
-from antiphon.stores.script import HOLD, Access, Query, Row, Script, column_of, row_of, rows_of
+from antiphon.stores.script import HOLD, UNHURRIED, Access, Query, Row, Script, column_of, row_of, rows_of
 from antiphon.wire.files import FileObject, Upload, UploadPart
 
 PAGE_HERE_MAX: Final = 100
@@ -123,9 +123,6 @@ class StoredFiles:
         if keys:
             await self._write(partial(_forget, keys), UNHURRIED, "What was deleted is still noted.")
 
-
-UNHURRIED: Final = 2**31
-"""Said of a write whose length is not known: it goes to the writer's thread."""
 
 # -- scripts
 

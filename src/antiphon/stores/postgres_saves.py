@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from antiphon.errors import StorageError
 from antiphon.stores import conversations, sql
 from antiphon.stores.postgres_connection import Connection, NoConnection, Pool, is_lost, outcome_of
 from antiphon.stores.postgres_play import ask, escaped
 from antiphon.stores.postgres_writer import AGAIN, ATTEMPTS_MAX
+from antiphon.stores.responses import NOT_SAVED, Saving
 from antiphon.stores.script import Query, Row, Script
-from antiphon.wire.items import Item
-from antiphon.wire.response import Response
 
-NOT_SAVED: Final = StorageError().message
 STORED: Final = f"{NOT_SAVED} (it is already stored)"
 
 SAVE: Final = f"""
@@ -46,23 +44,6 @@ SELECT is_orphan, n IN (SELECT n FROM added) FROM given ORDER BY at"""  # noqa: 
 """Whether the parent is gone, and whether it was saved: neither means that the id is taken. Numbers are given after the
 moment that the statement sees began, so a child's is greater than its parent's."""
 READ_BODY: Final = "SELECT body FROM responses WHERE project = ? AND id = ?"
-
-
-class Saving(NamedTuple):
-    project: str
-    response: Response
-    body: str
-    rows: list[sql.ItemRow]
-    history: Sequence[Item]
-
-    @property
-    def text_bytes(self) -> int:
-        """In characters, which is near enough."""
-        return len(self.body) + conversations.text_bytes(self.rows)
-
-    def orphaned(self) -> "Saving":
-        """The parent was erased while this ran: what it said stands here now."""
-        return self._replace(rows=sql.item_rows(self.history, is_input=True) + self.rows, history=())
 
 
 class Saves:

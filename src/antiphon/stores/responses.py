@@ -1,16 +1,43 @@
-"""Responses in a database: the scripts that read and erase them. Knows no driver, no thread and no event loop."""
+"""Responses in a database: what a save writes, and what reads and erases. Knows no driver, no thread, no event loop."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from antiphon.core.ports import ApiKey, Order, Page
-from antiphon.errors import NotFound, Unreadable
-from antiphon.stores import sql
+from antiphon.errors import NotFound, StorageError, Unreadable
+from antiphon.stores import conversations, sql
 from antiphon.stores.script import Query, Row, Script, TooLongHere, column_of, row_of, rows_of
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
 
+NOT_SAVED: Final = StorageError().message
+
 T = TypeVar("T")
+
+
+class Saving(NamedTuple):
+    project: str
+    response: Response
+    body: str
+    rows: list[sql.ItemRow]
+    history: Sequence[Item]
+
+    @classmethod
+    def of(cls, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> "Saving":
+        if len(given) + len(history) + len(response.output) > sql.PLACES:
+            raise StorageError(f"{NOT_SAVED} (it has more than {sql.PLACES} items)")
+        rows = sql.item_rows(given, is_input=True) + sql.item_rows(response.output, is_input=False)
+        return cls(project, response, sql.encode_body(response), rows, history)
+
+    @property
+    def text_bytes(self) -> int:
+        """In characters, which is near enough."""
+        return len(self.body) + conversations.text_bytes(self.rows)
+
+    def orphaned(self) -> "Saving":
+        """The parent was erased while this ran: what it said stands here now."""
+        return self._replace(rows=sql.item_rows(self.history, is_input=True) + self.rows, history=())
+
 
 Reading: TypeAlias = Callable[[int], Script[T]]
 """Reads something of the response with this number, which holds within one transaction only."""

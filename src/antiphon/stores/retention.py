@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from antiphon.core.ports import ResponseQuery
 from antiphon.core.retention import Pruning, Told
 from antiphon.stores import listing, responses, sql
-from antiphon.stores.script import Access, Row, Script, column_of, row_of, rows_of
+from antiphon.stores.script import UNHURRIED, Access, Row, Script, column_of, row_of, rows_of
 
 ENTRIES_MAX: Final = 1_000
 """Walked in one step: about a millisecond."""
@@ -18,8 +18,6 @@ STREAMS_MAX: Final = 100
 """In one step."""
 LATER_S: Final = 60
 """When one that is under way is looked at again."""
-UNHURRIED: Final = 2**31
-"""Said of a write whose length is not known: it goes to the writer's thread."""
 FAILURE: Final = "What is old was not deleted."
 
 

@@ -14,6 +14,9 @@ HOLD: Final = "/* FOR UPDATE */"
 """Behind a query whose rows nobody else may change before the transaction ends. In SQLite one alone writes. What stands
 in a comment, PostgreSQL is told too."""
 
+UNHURRIED: Final = 2**31
+"""Said of a write whose length is not known: it goes to the writer's thread."""
+
 Row: TypeAlias = tuple[Any, ...]
 """As SQL gives it; each query's own columns say what it holds."""
 Query: TypeAlias = tuple[str, Row]

@@ -13,27 +13,21 @@ One event loop uses a store; any number of processes may use its file.
 """
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
 from antiphon.config import Limits, Storage
-from antiphon.core.ports import ApiKey, Check, Order, Page, ResponsePage, ResponseQuery
+from antiphon.core.ports import Check
 from antiphon.errors import StorageError
-from antiphon.stores import conversations, responses, sql
-from antiphon.stores.conversations import StoredConversations
-from antiphon.stores.files import StoredFiles
-from antiphon.stores.listing import Bounds, Search, step
-from antiphon.stores.requests import StoredRequests
-from antiphon.stores.responses import Reading
-from antiphon.stores.retention import StoredRetention
-from antiphon.stores.rollups import StoredRollups
-from antiphon.stores.runs import StoredRuns
-from antiphon.stores.script import Row, Scene, TooLongHere
+from antiphon.stores import conversations, sql
+from antiphon.stores.database import UNBOUNDED, DatabaseStore
+from antiphon.stores.listing import Bounds
+from antiphon.stores.responses import NOT_SAVED, Saving
+from antiphon.stores.script import Row, Scene
 from antiphon.stores.sqlite_file import (
     Job,
     connector,
@@ -56,18 +50,13 @@ LOCK_WAIT_S: Final = 5.0
 """How long a thread waits for another process's lock: longer than any sane transaction takes."""
 INLINE_BYTES_MAX: Final = 256 * 1024
 """What may be read or written on the event loop at once: about a millisecond."""
-LOOKUPS_INLINE_MAX: Final = 64
-UNBOUNDED: Final = sys.maxsize
-LISTING_HERE: Final = Bounds(entries_max=1_000, bytes_max=INLINE_BYTES_MAX)
-"""About a millisecond too, if nothing matches."""
-LISTING_AWAY: Final = Bounds(entries_max=20_000, bytes_max=UNBOUNDED)
-"""So that a list of what hardly exists, in a large table, lets other reads of the far thread pass in between."""
-NOT_SAVED: Final = StorageError().message
+HERE: Final = Bounds(entries_max=1_000, bytes_max=INLINE_BYTES_MAX)
+"""On the event loop: about a millisecond too, if nothing of a list matches."""
 
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(DatabaseStore):
     """Implements the port Store. Opening may raise SettingsError."""
 
     def __init__(self, storage: Storage, limits: Limits, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
@@ -89,37 +78,11 @@ class SqliteStore:
             prepare_reader(far.connection, lock_wait_ms)
             prepare_sweeper(sweeper.connection, storage, lock_wait_ms)
             self._opened: ExitStack | None = opened.pop_all()
-        access = _Access(self)
-        self._access = access
-        self.conversations = StoredConversations(access, limits, INLINE_BYTES_MAX)
-        self.files = StoredFiles(access)
-        self.runs = StoredRuns(access, Watch(watcher))
-        self.requests = StoredRequests(access)
-        self.retention = StoredRetention(access)
-        self.rollups = StoredRollups(access)
-        self._page_chars_max = limits.page_chars_max
-        self._keys: tuple[ApiKey, ...] = ()
-        self._keys_version = -1
-
-    # -- writing
+        super().__init__(_Access(self), limits, Watch(watcher), HERE)
 
     async def save(self, project: str, response: Response, given: Sequence[Item], history: Sequence[Item]) -> None:
-        if len(given) + len(history) + len(response.output) > sql.PLACES:
-            raise StorageError(f"{NOT_SAVED} (it has more than {sql.PLACES} items)")
-        body = sql.encode_body(response)
-        rows = sql.item_rows(given, is_input=True) + sql.item_rows(response.output, is_input=False)
-        saving = _Saving(project, response, body, rows, history)
-        await self.write(partial(_save, saving), _text_bytes(body, rows), NOT_SAVED)
-
-    async def delete(self, project: str, response_id: str) -> bool:
-        scene = partial(responses.delete, project, response_id)
-        return await self._access.write(scene, UNBOUNDED, "The response was not deleted.")
-
-    async def add_key(self, key: ApiKey) -> None:
-        await self._access.write(partial(responses.add_key, key), 0, "The key was not saved.")
-
-    async def revoke_key(self, key_id: str) -> bool:
-        return bool(await self._access.write(partial(responses.revoke_key, key_id), 0, "The key was not revoked."))
+        saving = Saving.of(project, response, given, history)
+        await self.write(partial(_save, saving), saving.text_bytes, NOT_SAVED)
 
     async def write(self, job: Job[T], text_bytes: int, failure: str) -> T:
         self._require_open()
@@ -127,52 +90,6 @@ class SqliteStore:
             return await self._writer.write(job, text_bytes)
         except apsw.Error as error:
             raise StorageError(f"{failure} ({reason(error)})") from error
-
-    # -- reading
-
-    async def response(self, project: str, response_id: str) -> Response | None:
-        return await self._read_of(project, response_id, responses.read_response)
-
-    async def has(self, project: str, response_id: str) -> bool:
-        return bool(await self._access.rows(sql.FIND_LIVING, (project, response_id)))
-
-    async def responses(self, project: str, query: ResponseQuery) -> ResponsePage:
-        search = Search(project=project, query=query, page_chars_max=self._page_chars_max)
-        try:
-            search = await self._access.read(partial(step, search, LISTING_HERE))
-        except TooLongHere:
-            search = await self._access.read_far(partial(step, search, LISTING_AWAY))
-        while not search.is_over:
-            search = await self._access.read_far(partial(step, search, LISTING_AWAY))
-        return search.page
-
-    async def context(self, project: str, response_id: str) -> tuple[Item, ...] | None:
-        return await self._read_of(project, response_id, responses.read_context)
-
-    async def input_items(
-        self, project: str, response_id: str, *, limit: int, order: Order, after: str | None
-    ) -> Page | None:
-        return await self._read_of(project, response_id, partial(responses.read_page, limit, order, after))
-
-    async def items(self, project: str, ids: Sequence[str]) -> dict[str, Item]:
-        scene = partial(responses.read_items, project, list(dict.fromkeys(ids)))
-        return await (self._access.read if len(ids) <= LOOKUPS_INLINE_MAX else self._access.read_far)(scene)
-
-    async def keys(self) -> Sequence[ApiKey]:
-        """The same object until a key is added or revoked, by whichever process."""
-        ((version,),) = await self._access.rows(sql.KEYS_VERSION, ())
-        if version != self._keys_version:
-            # Read after its version: at worst it is newer, and will be read once more.
-            self._keys = responses.keys_of(await self._access.rows(sql.READ_KEYS, ()))
-            self._keys_version = version
-        return self._keys
-
-    async def _read_of(self, project: str, response_id: str, reading: Reading[T]) -> T | None:
-        look = partial(responses.look, project, response_id, reading)
-        try:
-            return await self._access.read(partial(look, INLINE_BYTES_MAX))
-        except TooLongHere:
-            return await self._access.read_far(partial(look, UNBOUNDED))
 
     async def read(self, job: Job[T]) -> T:
         self._require_open()
@@ -189,8 +106,6 @@ class SqliteStore:
             return await self._far.run(job)
         except apsw.Error as error:
             raise _unreadable(error) from error
-
-    # -- the rest
 
     async def check(self) -> Check:
         if self._database == ":memory:":
@@ -239,33 +154,25 @@ class _Access:
 # -- jobs
 
 
-class _Saving(NamedTuple):
-    project: str
-    response: Response
-    body: str
-    rows: list[sql.ItemRow]
-    history: Sequence[Item]
-
-
-def _save(saving: _Saving, connection: apsw.Connection) -> None:
+def _save(saving: Saving, connection: apsw.Connection) -> None:
     if saving.response.store:
         _save_response(saving, connection)
     if saving.response.conversation:
         played(partial(conversations.join, saving.project, saving.response, saving.rows), connection)
 
 
-def _save_response(saving: _Saving, connection: apsw.Connection) -> None:
-    project, response, body, rows, history = saving
+def _save_response(saving: Saving, connection: apsw.Connection) -> None:
+    project, response = saving.project, saving.response
     parent, bytes_before = _parent(connection, project, response.previous_response_id)
     if parent is None and response.previous_response_id is not None:
-        rows = sql.item_rows(history, is_input=True) + rows  # the parent was erased while this ran
-    chain_bytes = bytes_before + _text_bytes(body, rows)
+        saving = saving.orphaned()
+    chain_bytes = bytes_before + saving.text_bytes
     created_at = response.created_at
-    values = (project, response.id, parent, chain_bytes, response.status, response.model, created_at, body)
+    values = (project, response.id, parent, chain_bytes, response.status, response.model, created_at, saving.body)
     connection.execute(sql.ADD_RESPONSE, values)
     n = connection.last_insert_rowid()
     place, _ = sql.places(n)
-    connection.executemany(sql.ADD_ITEM, [(place + at, project, *row) for at, row in enumerate(rows)])
+    connection.executemany(sql.ADD_ITEM, [(place + at, project, *row) for at, row in enumerate(saving.rows)])
     if response.metadata:
         labels = [(project, key, value, created_at, n) for key, value in response.metadata.items()]
         connection.executemany(sql.ADD_METADATA, labels)
@@ -274,11 +181,6 @@ def _save_response(saving: _Saving, connection: apsw.Connection) -> None:
 def _parent(connection: apsw.Connection, project: str, response_id: str | None) -> tuple[int | None, int]:
     found = [] if response_id is None else rows_of(connection, sql.FIND_PARENT, (project, response_id))
     return (found[0][0], found[0][1]) if found else (None, 0)
-
-
-def _text_bytes(body: str, rows: Sequence[sql.ItemRow]) -> int:
-    """In characters, which is near enough for choosing a thread."""
-    return len(body) + conversations.text_bytes(rows)
 
 
 def _probe(connection: apsw.Connection) -> None:
