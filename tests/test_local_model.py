@@ -513,26 +513,33 @@ async def test_an_engine_that_takes_too_long_is_given_up_and_ended() -> None:
     await opened.close()
 
 
-def answer_with_broken_engine(folder: Path, fault: str) -> dict[str, str]:
-    """What the worker process answers when `import xllamacpp` fails so."""
-    (folder / "xllamacpp.py").write_text(f"raise ImportError({fault!r})")
+def answer_with_broken_engine(folder: Path, fault: str) -> tuple[dict[str, str], bytes]:
+    """What the worker process answers when `import xllamacpp` fails so, and its log."""
+    engine = f"import atexit; atexit.register(print, 'written late'); raise ImportError({fault!r})"
+    (folder / "xllamacpp.py").write_text(engine)
     command = [sys.executable, "-P", llama_worker.__file__]
     line = b'{"path":"x.gguf","name":"x","key":"k"}\n'
     environment = os.environ | {"PYTHONPATH": str(folder)}
     ended = subprocess.run(command, input=line, capture_output=True, env=environment, timeout=WAIT_S, check=False)
     assert ended.returncode == 1
     answer: dict[str, str] = json.loads(ended.stdout)
-    return answer
+    return answer, ended.stderr
 
 
 async def test_a_missing_libgomp_is_told_with_the_command_that_helps(tmp_path: Path) -> None:
-    answer = answer_with_broken_engine(tmp_path, "libgomp.so.1: cannot open shared object file")
+    answer, _ = answer_with_broken_engine(tmp_path, "libgomp.so.1: cannot open shared object file")
     assert answer["type"] == "failed"
     assert "apt-get install libgomp1" in answer["error"]
 
 
 async def test_any_other_fault_of_the_import_is_told_as_it_is(tmp_path: Path) -> None:
-    assert answer_with_broken_engine(tmp_path, "no such luck")["error"].endswith("no such luck")
+    answer, _ = answer_with_broken_engine(tmp_path, "no such luck")
+    assert answer["error"].endswith("no such luck")
+
+
+async def test_what_an_engine_writes_as_it_ends_is_not_lost(tmp_path: Path) -> None:
+    _, log = answer_with_broken_engine(tmp_path, "no such luck")
+    assert b"written late" in log
 
 
 async def test_a_processor_without_avx2_is_told_so_before_it_crashes() -> None:

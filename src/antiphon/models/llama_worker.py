@@ -310,7 +310,7 @@ def explained(code: int, last_words: str) -> str:
 
 
 def main() -> NoReturn:
-    """Serves until stdin closes. Leaves by _exit: nothing is worth saving, and a busy engine must not delay the end."""
+    """Serves until stdin closes. Then leaves by _exit: nothing is worth saving, and a busy engine must not delay it."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server ends us when it is done
         signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
@@ -320,7 +320,7 @@ def main() -> NoReturn:
         server, ready = loaded(wanted)
     except WorkerFailed as failure:
         os.write(answers, msgspec.json.encode(Failed(error=str(failure))) + b"\n")
-        os._exit(1)
+        sys.exit(1)  # not _exit: a thread of llama.cpp's may still have to write the cause (pitfall 7)
     os.write(answers, msgspec.json.encode(ready) + b"\n")
     while sys.stdin.buffer.read(1):
         pass
