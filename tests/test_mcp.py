@@ -9,7 +9,7 @@ import openai
 import pytest
 from msgspec import structs
 
-from antiphon.config import McpSettings, Settings
+from antiphon.config import Settings
 from antiphon.core.fold import fold
 from tests import wirecheck
 from tests.conftest import WAIT_S, changed, serve
@@ -286,16 +286,17 @@ async def test_a_response_that_failed_at_a_list_can_be_continued(
     assert kinds(response) == ["mcp_list_tools", "mcp_call", "message"]
 
 
-async def test_what_is_no_text_is_named_and_what_is_too_long_is_cut(scripted: Settings, remote: Remote) -> None:
-    tools = structs.replace(scripted.tools, mcp=McpSettings(output_chars_max=100))
-    async with serve(structs.replace(scripted, tools=tools)) as url:
-        answer = await create(
-            url, input='call docs__picture {} | call docs__long {"chars": 500}', tools=[remote.tool()]
-        )
+async def test_what_is_no_text_is_named_and_of_what_is_long_the_model_is_told_a_part(
+    scripted: Settings, remote: Remote
+) -> None:
+    async with serve(changed(scripted, limits={"tool_output_chars_max": 100})) as url:
+        script = 'call docs__picture {} | call docs__long {"chars": 500}'
+        answer = await create(url, input=script, tools=[remote.tool()])
 
-    _, picture, long, _ = answer.value["output"]
+    _, picture, long, told = answer.value["output"]
     assert picture["output"] == "[image: image/png, 9 bytes, which cannot be shown here]"
-    assert long["output"].startswith("x" * 100 + "\n[Cut here: the output has 500")
+    assert long["output"] == "x" * 500
+    assert told["content"][0]["text"].split("x", 1)[1].startswith("x" * 99 + "\n[The rest of this output is left out")
 
 
 async def test_wrong_arguments_are_told_to_the_model(client: openai.AsyncOpenAI, remote: Remote) -> None:

@@ -242,12 +242,15 @@ async def test_a_call_that_may_have_arrived_is_not_made_again(speech: Speech, re
     assert remote.methods.count("tools/call") == 2
 
 
-async def test_an_answer_that_is_too_large_fails_the_call(fetcher: Fetcher, remote: Remote) -> None:
+@pytest.mark.parametrize("is_command", [False, True])
+async def test_an_answer_that_is_too_large_fails_the_call(fetcher: Fetcher, remote: Remote, is_command: bool) -> None:
+    command = (sys.executable, str(HERE / "mcpserver.py"))
+    place = Place(command=command, is_trusted=True) if is_command else Place(url=remote.url)
     speech = Speech(McpSettings(answer_bytes_max=50_000), fetcher, unchanged)
-    output, error = await speech.call("p", Place(url=remote.url), "long", {"chars": 100_000})
+    output, error = await speech.call("p", place, "long", {"chars": 100_000})
     assert output is None
     assert error is not None
-    assert (await added(speech, Place(url=remote.url)))[0] == "3"
+    assert (await added(speech, place))[0] == "3"
     await speech.close()
 
 

@@ -23,7 +23,7 @@ CallError = McpProtocolError | McpExecutionError | McpHttpError
 class Speech:
     def __init__(self, settings: McpSettings, fetch: Fetcher, changed: Callable[[Key], object]) -> None:
         self._pool = Pool(settings, fetch, changed)
-        self._chars_max = settings.output_chars_max
+        self._bytes_max = settings.answer_bytes_max
 
     async def list(self, project: str, place: Place) -> tuple[tuple[ListedTool, ...], float]:
         """The server's tools, and for how many seconds it says that the list is good. Raises DependencyFailed."""
@@ -47,21 +47,18 @@ class Speech:
         except Failure as failure:
             return None, McpHttpError(code=failure.status, message=str(failure))
         except MCPError as error:
-            return None, McpProtocolError(code=error.code, message=self._cut(error.message))
-        output = self._cut("\n".join(map(_text, result.content)))
+            return None, McpProtocolError(code=error.code, message=error.message)
+        output = "\n".join(map(_text, result.content))
+        if not result.is_error and not result.content and result.structured_content is not None:
+            output = json.encode(result.structured_content).decode()
+        if len(output) > self._bytes_max:  # of a command's answer nobody has counted the bytes
+            return None, McpHttpError(code=502, message=f"The answer is larger than {self._bytes_max:,} bytes.")
         if result.is_error:
             return None, McpExecutionError(content=[{"type": "text", "text": output}])
-        if not result.content and result.structured_content is not None:
-            output = self._cut(json.encode(result.structured_content).decode())
         return output, None
 
     async def close(self) -> None:
         await self._pool.close()
-
-    def _cut(self, text: str) -> str:
-        if len(text) <= self._chars_max:
-            return text
-        return f"{text[: self._chars_max]}\n[Cut here: the output has {len(text):,} characters.]"
 
 
 async def _list(client: Client) -> tuple[tuple[ListedTool, ...], float]:
