@@ -6,11 +6,11 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-from antiphon.api.http import Call, Parameter, Served, decoded, header_value, read_json, send_value
-from antiphon.api.paging import INCLUDE, ORDERS, PAGE_DEFAULT, PAGE_MAX, PAGING, SEALED, asked, included
+from antiphon.api.http import Call, Served, decoded, header_value, read_json, send_value
+from antiphon.api.paging import INCLUDE, PAGING, SEALED, asked, included, paging
 from antiphon.config import Limits
 from antiphon.engine.engine import Engine
-from antiphon.errors import InvalidValue, UnknownParameter
+from antiphon.errors import UnknownParameter
 from antiphon.observe import log
 from antiphon.wire import codec
 from antiphon.wire.conversation import (
@@ -27,23 +27,7 @@ from antiphon.wire.resources import ItemList
 
 T = TypeVar("T")
 
-LISTING: Final = (
-    Parameter(
-        name="limit",
-        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
-        description="How many conversations at most.",
-    ),
-    Parameter(
-        name="order",
-        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
-        description="By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`.",
-    ),
-    Parameter(
-        name="after",
-        schema={"type": "string", "minLength": 1},
-        description="The id of a conversation: the page begins behind it. For the next page, this one's `last_id`.",
-    ),
-)
+LISTING: Final = paging("conversations", "a conversation")
 """An extension, so nothing in its query is tolerated."""
 
 
@@ -59,11 +43,10 @@ class _Conversations(Struct, frozen=True):
     async def page(self, call: Call) -> None:
         query = call.query()
         known = [one.name for one in LISTING]
-        for name, value in query.pairs:
+        for name, _ in query.pairs:
             if name not in known:
                 raise UnknownParameter(f"Unknown parameter: '{name[:64]}'. Known are: {', '.join(known)}.", param=name)
-            if not value:
-                raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
+        query.refuse_empty(known)
         await send_value(call, await self.engine.conversations.page(call.project, **asked(query)))
 
     async def retrieve(self, call: Call) -> None:

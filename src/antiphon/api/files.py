@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from antiphon.api.http import Call, ClientLeft, Parameter, Served, read_json, send_value
 from antiphon.api.multipart import Form
-from antiphon.api.paging import ORDERS
+from antiphon.api.paging import asked, paging
 from antiphon.config import Limits
 from antiphon.core.ports import FileQuery
 from antiphon.engine.files import Files, NewFile, safe_filename
-from antiphon.errors import InvalidType, InvalidValue
+from antiphon.errors import InvalidType
 from antiphon.wire import codec
 from antiphon.wire.dialect import OPENAI
 from antiphon.wire.files import (
@@ -37,21 +37,7 @@ EXPIRY: Final = "expires_after"
 
 PARAMETERS: Final = (
     Parameter(name="purpose", schema={"type": "string", "enum": PURPOSES}, description="Only files of this purpose."),
-    Parameter(
-        name="limit",
-        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX},
-        description="How many files at most.",
-    ),
-    Parameter(
-        name="order",
-        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
-        description="By `created_at`: `desc`, the newest first, or `asc`.",
-    ),
-    Parameter(
-        name="after",
-        schema={"type": "string"},
-        description="The id of a file: the page begins behind it.",
-    ),
+    *paging("files", "a file", default=PAGE_MAX, most=PAGE_MAX),
 )
 
 
@@ -78,13 +64,10 @@ class _Files(Struct, frozen=True):
 
     async def list_files(self, call: Call) -> None:
         query = call.query()
-        for name in [one.name for one in PARAMETERS if (one.name, "") in query.pairs]:
-            raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
+        query.refuse_empty([one.name for one in PARAMETERS])
         purpose: Any = query.choice("purpose", None, frozenset(PURPOSES))
-        order: Any = query.choice("order", "desc", ORDERS)
-        limit = query.integer("limit", PAGE_MAX, 1, PAGE_MAX)
-        asked = FileQuery(purpose=purpose, limit=limit, order=order, after=query.one("after"))
-        page = await self.files.page(call.project, asked)
+        wanted = FileQuery(purpose=purpose, **asked(query, default=PAGE_MAX, most=PAGE_MAX))
+        page = await self.files.page(call.project, wanted)
         await send_value(call, FileList.of(page.files, has_more=page.has_more))
 
     async def retrieve_file(self, call: Call) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -156,6 +156,11 @@ class Query:
     def one(self, name: str) -> str | None:
         """The last value given; an empty one counts as absent."""
         return next((value for key, value in reversed(self.pairs) if key == name and value), None)
+
+    def refuse_empty(self, names: Container[str]) -> None:
+        for name, value in self.pairs:
+            if name in names and not value:
+                raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
 
     def refuse(self, name: str, *defaults: str) -> None:
         """A parameter of the reference that this server does not serve yet."""

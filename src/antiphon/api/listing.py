@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from antiphon.api.http import Call, Parameter, Query, Served, send_value
-from antiphon.api.paging import ORDERS
+from antiphon.api.paging import asked, paging
 from antiphon.core.ports import ResponseQuery
 from antiphon.engine.engine import Engine
 from antiphon.errors import InvalidValue, UnknownParameter
@@ -20,7 +20,6 @@ from antiphon.wire.codec import METADATA_KEY_CHARS_MAX, METADATA_PAIRS_MAX, NAME
 from antiphon.wire.dialect import DIALECTS, OPENAI
 from antiphon.wire.resources import ResponseList
 
-PAGE_DEFAULT, PAGE_MAX = 20, 100
 STATUSES: Final = ("cancelled", "completed", "failed", "in_progress", "incomplete", "queued")
 """Of what is not finished, background responses alone are listed."""
 TIME_MAX: Final = 10**15
@@ -63,21 +62,10 @@ PARAMETERS: Final = (
         description="Only responses whose `created_at` is earlier than this, in Unix seconds. So periods that follow "
         "each other, one's end the next one's beginning, share no response and miss none.",
     ),
-    Parameter(
-        name="limit",
-        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
-        description="How many responses at most. Very large ones come fewer at a time: `has_more` says whether there "
-        "are more.",
-    ),
-    Parameter(
-        name="order",
-        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
-        description="By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`.",
-    ),
-    Parameter(
-        name="after",
-        schema={"type": "string", "minLength": 1},
-        description="The id of a response: the page begins behind it. For the next page, the `last_id` of this one.",
+    *paging(
+        "responses",
+        "a response",
+        note=" Very large ones come fewer at a time: `has_more` says whether there are more.",
     ),
 )
 HINTS: Final = {one.name: one.name for one in PARAMETERS} | {"metadata": "metadata[key]"}
@@ -107,11 +95,8 @@ def _asked(query: Query) -> ResponseQuery:
             f"Invalid 'metadata': expected at most {METADATA_PAIRS_MAX} keys, but got {len(labels)} instead.",
             param="metadata",
         )
-    for name, value in query.pairs:
-        if not value and not name.startswith(LABEL):
-            raise InvalidValue(f"Invalid '{name}': it is empty. Leave it out, or give it a value.", param=name)
+    query.refuse_empty(HINTS)
     status: Any = query.choice("status", None, frozenset(STATUSES))
-    order: Any = query.choice("order", "desc", ORDERS)
     return ResponseQuery(
         metadata=labels,
         model=query.one("model"),
@@ -119,9 +104,7 @@ def _asked(query: Query) -> ResponseQuery:
         previous_response_id=query.one("previous_response_id"),
         created_after=query.integer("created_after", None, 0, TIME_MAX),
         created_before=query.integer("created_before", None, 0, TIME_MAX),
-        limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX),
-        order=order,
-        after=query.one("after"),
+        **asked(query),
     )
 
 

@@ -16,24 +16,31 @@ INCLUDE: Final = Parameter(
     schema={"type": "array", "items": {"type": "string", "enum": sorted(INCLUDABLE)}},
     description="Parts that are left out unless asked for.",
 )
-PAGING: Final = (
-    Parameter(
-        name="limit",
-        schema={"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT},
-        description="How many items at most.",
-    ),
-    Parameter(
-        name="order",
-        schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"},
-        description="`desc`: the last first.",
-    ),
-    Parameter(
-        name="after",
-        schema={"type": "string"},
-        description="The id of an item: the page begins behind it.",
-    ),
-    INCLUDE,
-)
+BY_TIME: Final = "By `created_at`, within one second by when they were saved: `desc`, the newest first, or `asc`."
+
+
+def paging(
+    kind: str, one: str, order: str = BY_TIME, *, default: int = PAGE_DEFAULT, most: int = PAGE_MAX, note: str = ""
+) -> tuple[Parameter, ...]:
+    """Which page of a list of that kind, as `asked` takes it."""
+    return (
+        Parameter(
+            name="limit",
+            schema={"type": "integer", "minimum": 1, "maximum": most, "default": default},
+            description=f"How many {kind} at most.{note}",
+        ),
+        Parameter(
+            name="order", schema={"type": "string", "enum": sorted(ORDERS), "default": "desc"}, description=order
+        ),
+        Parameter(
+            name="after",
+            schema={"type": "string", "minLength": 1},
+            description=f"The id of {one}: the page begins behind it. For the next page, the `last_id` of this one.",
+        ),
+    )
+
+
+PAGING: Final = (*paging("items", "an item", "`desc`: the last first."), INCLUDE)
 
 
 class Asked(TypedDict):
@@ -42,10 +49,10 @@ class Asked(TypedDict):
     after: str | None
 
 
-def asked(query: Query) -> Asked:
+def asked(query: Query, *, default: int = PAGE_DEFAULT, most: int = PAGE_MAX) -> Asked:
     """Which page. Raises InvalidRequest, naming the parameter."""
     order: Any = query.choice("order", "desc", ORDERS)
-    return Asked(limit=query.integer("limit", PAGE_DEFAULT, 1, PAGE_MAX), order=order, after=query.one("after"))
+    return Asked(limit=query.integer("limit", default, 1, most), order=order, after=query.one("after"))
 
 
 def included(query: Query) -> list[str]:
