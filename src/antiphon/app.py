@@ -26,7 +26,6 @@ from antiphon.core.hosted import registry
 from antiphon.core.ports import Blobs, Check, Fetch, FileStore, Model, Store
 from antiphon.crypto import Secret
 from antiphon.documents.reader import DocumentReader
-from antiphon.engine.background import SWEEP_S
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.copies import Copies
 from antiphon.engine.engine import Engine
@@ -54,8 +53,6 @@ LAST_WORDS_S = 5
 """Beyond limits.shutdown_grace_s, for the last events of runs that were cancelled then."""
 FIRST_REQUEST_S = 0.5
 """In which a connection that was just accepted brings its request."""
-WORKER_SWEEP_S = 0.1
-"""Between looks for background responses, where others take the requests."""
 MALLOC_THRESHOLD_BYTES = 256 * 1024 * 1024
 """Below it glibc takes memory from its heap: fresh mmaps make copies over 1 MB fifteen times slower."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -186,7 +183,7 @@ async def running(settings: Settings, engines: Sequence[SharedEngine] = ()) -> A
         engine = Engine(world, Catalog(sources), inputs, prompts=settings.prompts, strict=settings.server.strict)
         stack.push_async_callback(engine.close)
         if role != "api":
-            engine.start(WORKER_SWEEP_S if role == "worker" else SWEEP_S)
+            engine.start()
         gate = Gate(
             store,
             key,

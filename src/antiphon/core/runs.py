@@ -133,7 +133,8 @@ class Runs(Protocol):
         """Returns when another process may have written, or after so long. To which responses; None: perhaps to any."""
         ...
 
-    def hear(self, called: Callable[[], None]) -> None:
+    def hear(self, called: Callable[[], None]) -> float:
         """From now on it is called when another process has left something to be made, or has taken a run away from its
-        maker. Who hears nothing must look all the same: not every medium can tell, and none always does."""
+        maker. Who hears nothing must look all the same, after as many seconds as this gives: not every medium can tell,
+        and none always does."""
         ...

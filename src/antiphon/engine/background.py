@@ -39,8 +39,8 @@ from antiphon.wire.items import HostedCall
 from antiphon.wire.request import CreateResponse
 from antiphon.wire.response import Response
 
-SWEEP_S: Final = 1.0
-"""Between looks for what others took in or left."""
+PAUSE_S: Final = 1.0
+"""After a bug."""
 LOOK_S: Final = 0.25
 """Between looks whether somebody took away what is made here: to cancel it, mostly."""
 PAGE_EVENTS: Final = 500
@@ -128,17 +128,16 @@ class Background:
             raise QueueFull
         self._wanted.set()
 
-    def start(self, sweep_s: float = SWEEP_S) -> None:
+    def start(self) -> None:
         """Begins to make what is asked for, and what was left."""
-        self._sweep_s = sweep_s
-        self._runs.hear(self._wanted.set)
+        self._sweep_s = self._runs.hear(self._wanted.set)
         self._sweeping = asyncio.create_task(self._sweep())
         self._sweeping.add_done_callback(self._sweep_on)
 
     def _sweep_on(self, swept: asyncio.Task[None]) -> None:
         """A bug there must not leave everything undone that comes after it."""
         if _told(swept) and not self._closing.is_set():
-            asyncio.get_running_loop().call_later(SWEEP_S, self.start, self._sweep_s)
+            asyncio.get_running_loop().call_later(PAUSE_S, self.start)
 
     # -- making
 

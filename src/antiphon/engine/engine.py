@@ -26,7 +26,7 @@ from antiphon.core.prompt import Offer
 from antiphon.core.runs import Claimed, EventTime
 from antiphon.core.templates import Template
 from antiphon.engine import compaction as compacting
-from antiphon.engine.background import SWEEP_S, Background, Made
+from antiphon.engine.background import Background, Made
 from antiphon.engine.catalog import Catalog
 from antiphon.engine.conversations import Conversations
 from antiphon.engine.inputs import Inputs
@@ -68,10 +68,9 @@ class Engine:
         self._compacting = 0
         self._closing = False
 
-    def start(self, sweep_s: float = SWEEP_S) -> None:
-        """Begins to make background responses. Without it they wait for another process. `sweep_s`: between looks for
-        what others took in or left."""
-        self._background.start(sweep_s)
+    def start(self) -> None:
+        """Begins to make background responses. Without it they wait for another process."""
+        self._background.start()
 
     @property
     def is_ready(self) -> bool:

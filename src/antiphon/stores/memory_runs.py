@@ -145,8 +145,8 @@ class MemoryRuns:
     async def changed(self, timeout_s: float) -> None:
         await asyncio.sleep(timeout_s)  # there is no other process
 
-    def hear(self, called: Callable[[], None]) -> None:
-        """There is nobody to hear."""
+    def hear(self, called: Callable[[], None]) -> float:
+        return 1.0  # there is nobody to hear
 
     def expired(self, ended_before: int) -> list[_Run]:
         return [run for run in self._runs.values() if run.ended_at is not None and run.ended_at < ended_before]

@@ -28,6 +28,8 @@ PAUSE_S: Final = 0.005
 """Between two messages: what is told meanwhile goes in one."""
 LOOK_S: Final = 0.1
 """Between looks while nothing can be heard."""
+SWEEP_S: Final = 1.0
+"""Between looks for runs, for what a server that died has not told."""
 
 
 class Bell:
@@ -46,9 +48,10 @@ class Bell:
 
     # -- hearing
 
-    def hear(self, called: Callable[[], None]) -> None:
+    def hear(self, called: Callable[[], None]) -> float:
         self._called = called
         self._ear.open()
+        return SWEEP_S
 
     async def changed(self, timeout_s: float) -> Collection[str] | None:
         self._ear.open()

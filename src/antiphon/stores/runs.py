@@ -32,7 +32,7 @@ class News(Protocol):
         """As in the port."""
         ...
 
-    def hear(self, called: Callable[[], None]) -> None:
+    def hear(self, called: Callable[[], None]) -> float:
         """As in the port."""
         ...
 
