@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -412,15 +412,14 @@ PROGRAMS = {
     "JavaScript": ((str(NODE), "--input-type=module", "-e"), CLIENTS),
     "curl": (("sh", "-c"), ROOT),
 }
+needs_curl = pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")
 
 
-@pytest.mark.parametrize("language", PROGRAMS)
+@pytest.mark.parametrize("language", ["Python", "JavaScript", pytest.param("curl", marks=needs_curl)])
 async def test_as_a_program_it_runs(page: Page, language: str) -> None:
     if language == "JavaScript" and not (IN_CI or (CLIENTS / "node_modules" / ".done").exists()):
         pytest.skip("`make clients` sets up what this needs")
-    if language == "curl" and not (IN_CI or shutil.which("curl")):
-        pytest.skip("curl is not installed")
-    text = 'say it\'s "so" $HOME'
+    text = 'say it\'s "so" $HOME `id` back\\slash \\n é 漢字 😀 ${x} %s !! {{y}}'
     await body(page).fill(json.dumps({"model": "scripted", "input": text, "top_k": 3, "metadata": {"a": "b"}}))
     start, folder = PROGRAMS[language]
     program = await asyncio.create_subprocess_exec(
@@ -435,6 +434,31 @@ async def test_as_a_program_it_runs(page: Page, language: str) -> None:
     if language == "curl":
         heard = json.loads(heard)["output"][0]["content"][0]["text"]
     assert heard.strip() == text.removeprefix("say ")
+
+
+async def curl(page: Page, folder: Path) -> Any:
+    """What the code for curl gives, run in a folder."""
+    command, pipe = await code(page, "curl"), asyncio.subprocess.PIPE
+    program = await asyncio.create_subprocess_exec("sh", "-c", command, cwd=folder, stdout=pipe)
+    return json.loads((await asyncio.wait_for(program.communicate(), WAIT_S))[0])
+
+
+@needs_curl
+async def test_curl_asks_for_metadata_in_brackets(page: Page, tmp_path: Path) -> None:
+    await ask(page, "say hello", metadata={"app": "in brackets"})
+    await expect(answer(page)).to_contain_text("completed")
+    await run_command(page, "GET /v1/responses")
+    await page.get_by_label("metadata").fill("app=in brackets")
+    assert len((await curl(page, tmp_path))["data"]) == 1
+
+
+@needs_curl
+async def test_curl_sends_a_file_whatever_its_name(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / 'a, "b"; type=c.txt'
+    file.write_text("hello")
+    await page.goto("/#/explorer/paths/POST%20%2Fv1%2Ffiles")
+    await page.get_by_label("file").set_input_files(file)
+    assert (await curl(page, tmp_path))["bytes"] == 5
 
 
 # -- keys, and what must hold for everybody
@@ -462,6 +486,35 @@ async def test_a_key_is_asked_for_once_kept_and_forgotten(browser: Browser, tmp_
         assert await page.evaluate("localStorage.getItem('antiphon.key')") is None
         await context.close()
     assert seen == []
+
+
+async def test_who_gives_no_key_is_not_asked_again_and_with_another_key_sees_what_is_of_that(
+    browser: Browser, tmp_path: Path
+) -> None:
+    keys = tuple(StaticKey(key=KEY + project, project=project) for project in ("shop", "bank"))
+    async with serve(changed(settings(tmp_path / "test.db"), auth={"keys": keys})) as address:
+        async with httpx.AsyncClient(base_url=address) as client:
+            for key in keys:
+                asked = {"model": "scripted", "input": f"say all of the {key.project}"}
+                await client.post("/responses", json=asked, headers={"authorization": f"Bearer {key.key}"})
+        context = await browser.new_context(base_url=address.removesuffix("/v1"))
+        page = await context.new_page()
+        await page.clock.install()
+        await page.goto("/#/responses")
+        entry = page.get_by_role("dialog", name="API key")
+        await entry.get_by_role("button", name="Not now").click()
+        await expect(page.get_by_role("alert")).to_contain_text("API key")
+        await page.clock.run_for(60_000)
+        await expect(entry).to_be_hidden()
+        await page.get_by_role("button", name="Enter an API key").click()
+        for key in keys:
+            await entry.get_by_label("Key", exact=True).fill(key.key)
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("option", name=f"all of the {key.project}")).to_have_count(1)
+            await expect(page.get_by_role("listbox", name="Responses").get_by_role("option")).to_have_count(1)
+            await page.get_by_role("button", name="Forget the API key").click()
+            await expect(page.get_by_role("listbox", name="Responses")).to_be_hidden()
+        await context.close()
 
 
 @needs_modules

@@ -52,12 +52,14 @@ function pairs(name: string, text: string): [string, string][] {
 
 function curl(whole: Whole): string {
   const { operation, origin, headers, body, file } = whole;
-  const lines = [`curl ${operation.method === "GET" ? "" : `-X ${operation.method} `}${quoted(origin + target(whole))}`];
+  const url = origin + target(whole);
+  const asIs = /[[\]{}]/.test(url) ? "-g " : ""; // else curl takes brackets for patterns
+  const lines = [`curl ${asIs}${operation.method === "GET" ? "" : `-X ${operation.method} `}${quoted(url)}`];
   if (body?.["stream"] === true || whole.fields["stream"] === "true") lines[0] = lines[0]!.replace("curl", "curl -N");
   if (operation.needsKey) lines.push(`-H "Authorization: Bearer $${KEY}"`);
   for (const [name, value] of Object.entries(headers)) lines.push(`-H ${quoted(`${name}: ${value}`)}`);
   if (operation.isForm) {
-    lines.push(`-F ${quoted(`${fileField(operation)}=@${file}`)}`);
+    lines.push(`-F ${quoted(`${fileField(operation)}=@"${file.replace(/["\\]/g, "\\$&")}"`)}`);
     for (const [name, value] of Object.entries(body ?? {})) lines.push(`-F ${quoted(`${name}=${plain(value)}`)}`);
   } else if (body) lines.push(`-H "Content-Type: application/json"`, `-d ${quoted(written(body))}`);
   return lines.join(" \\\n  ");
@@ -99,6 +101,10 @@ const CALLS: Record<string, [call: string, ...ids: string[]]> = {
   "DELETE /files/{file_id}": ["files.delete", "file_id"],
   "GET /files/{file_id}/content": ["files.content", "file_id"],
   "POST /files": ["files.create"],
+  "POST /uploads": ["uploads.create"],
+  "POST /uploads/{upload_id}/parts": ["uploads.parts.create", "upload_id"],
+  "POST /uploads/{upload_id}/complete": ["uploads.complete", "upload_id"],
+  "POST /uploads/{upload_id}/cancel": ["uploads.cancel", "upload_id"],
 };
 const PREFIX = /^\/(openresponses\/)?v1(?=\/)/;
 
