@@ -17,7 +17,7 @@ export function isOutput(item: Item): boolean {
 }
 
 const GIVEN = ["arguments", "input", "code", "action", "actions", "operation", "queries", "query", "server_label"];
-const GIVEN_BACK = ["output", "outputs", "results", "result", "tools", "error", "approve"];
+const GIVEN_BACK = ["output", "outputs", "results", "result", "tools", "error"];
 
 /** What a call was given. */
 export function given(item: Item): string {
@@ -26,6 +26,7 @@ export function given(item: Item): string {
 
 /** What came of a call, from the call itself or from the item with its output. */
 export function givenBack(item: Item): string {
+  if (item.type === "mcp_approval_response") return [item["approve"] ? "approved" : "denied", item["reason"]].filter(Boolean).join(": ");
   return first(item, GIVEN_BACK);
 }
 
@@ -44,7 +45,7 @@ export function pretty(value: Json): string {
       return value;
     }
   }
-  const texts = Array.isArray(value) ? value.map((part) => (part as JsonObject | null)?.["text"]) : [];
+  const texts = Array.isArray(value) ? (value as (JsonObject | null)[]).map((part) => part?.["type"] && part["text"]) : [];
   if (texts.length && texts.every((text) => typeof text === "string")) return texts.join("\n");
   return JSON.stringify(value, null, 2);
 }
