@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, FilePayload, Locator, Page, expect
@@ -291,6 +292,27 @@ async def test_a_call_of_an_mcp_server_is_approved_or_denied(
     await expect(await ended(page)).to_contain_text(got)
     await page.reload()
     await expect(turns(page).last).to_contain_text(said)
+    await turns(page).last.get_by_role("link", name="Open").click()
+    await expect(page.get_by_role("region", name="Input")).to_contain_text(said.lower())
+    if button == "Approve":
+        await expect(page.get_by_role("region", name="Output")).to_contain_text(re.compile(r"Output\s*3"))
+
+
+async def test_a_stored_response_is_gone_on_from_with_all_that_led_to_it(page: Page, url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
+        chain: list[str] = []
+        for text in ("say first", "say second", "say third"):
+            body = {"model": "scripted", "input": text, "previous_response_id": chain[-1] if chain else None}
+            chain.append((await client.post("/v1/responses", json=body)).json()["id"])
+    await page.goto(f"/#/responses/{chain[1]}")
+    await page.get_by_role("link", name="Open in playground").click()
+    await expect(turns(page)).to_have_count(2)
+    await expect(turns(page).first).to_contain_text("say first")
+    await expect(turns(page).last).to_contain_text("say second")
+    await expect(page).to_have_url(re.compile("#/playground$"))
+    await expect(await say(page, "tell items.2.content.0.text")).to_contain_text('"say second"')
+    await page.reload()
+    await expect(turns(page)).to_have_count(3)
 
 
 @pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")

@@ -20,6 +20,7 @@ const TURNS_MAX = 300;
 const KEPT_CHARS_MAX = 1_500_000; // browsers keep some 5 MB for all of a server's pages
 const TITLE_CHARS_MAX = 80;
 const ITEMS_A_PAGE = 100;
+const OPENED_MAX = 100;
 const READ_EVERY_MS = 300;
 const READS_MAX = 40;
 
@@ -75,6 +76,32 @@ class Chat {
     let end = id;
     for (let next = this.after(end); next.length; next = this.after(end)) end = next[next.length - 1]!.id;
     this.fork(end);
+  }
+
+  /** Takes a stored response over, with those that it goes on from, and goes on from it. */
+  async open(id: string): Promise<Turn> {
+    const chain: Turn[] = [];
+    for (let next: string | null = id; next && !this.find(next) && chain.length < OPENED_MAX; next = chain[0]!.parent) {
+      try {
+        const path = `/v1/responses/${encodeURIComponent(next)}`;
+        const [response, read] = await Promise.all([get<Folded>(path), get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${ITEMS_A_PAGE}`)]);
+        const parent = response["previous_response_id"] as string | null;
+        chain.unshift({ id: next, parent, title: "", asked: askedOf(response), given: 0, firstMs: null, perSecond: null, input: read.data, response, fault: "" });
+      } catch (error) {
+        if (!chain.length) throw error;
+        break; // what came before is deleted
+      }
+    }
+    chain.forEach((turn, at) => {
+      const before = chain[at - 1] ?? this.find(turn.parent);
+      const left = before?.response?.output.at(-1)?.["id"];
+      const own = left ? turn.input.findIndex((item) => item["id"] === left) : -1;
+      turn.input = turn.input.slice(0, own < 0 ? undefined : own).reverse();
+      Object.assign(turn, { given: turn.input.length, title: titleOf(turn.input), parent: before?.id ?? null });
+    });
+    this.turns = [...this.turns, ...chain];
+    this.fork(id);
+    return this.find(id)!;
   }
 
   /** Forgets a conversation, here: the server keeps its responses. */
@@ -173,6 +200,14 @@ function bare({ id, parent, title, asked, given, firstMs, perSecond }: Turn): Ke
   return { id, parent, title, asked, given, firstMs, perSecond };
 }
 
+const FIELDS = ["model", "instructions", "previous_response_id", "reasoning", "temperature", "top_p", "max_output_tokens", "tools", "tool_choice", "text", "metadata"];
+const USUAL = new Set(["null", "1", '"auto"', "{}", "[]", '{"effort":null,"summary":null}', '{"format":{"type":"text"},"verbosity":"medium"}']);
+
+/** How a response was asked for, as far as it tells; without what goes without saying. */
+function askedOf(response: Folded): JsonObject {
+  return Object.fromEntries(FIELDS.map((name) => [name, response[name] ?? null] as const).filter(([, value]) => !USUAL.has(JSON.stringify(value))));
+}
+
 /** The whole request of a turn. */
 export function bodyOf(turn: Turn): JsonObject {
   const { stream: _, store: __, ...rest } = turn.asked;
@@ -201,7 +236,7 @@ function speedOf(events: Arrived[], response: Folded): Pick<Kept, "firstMs" | "p
 }
 
 function faultOf({ fault, headers }: Exchange): string {
-  if (fault) return `The stream broke: ${fault}`;
+  if (fault) return fault;
   const omitted = headers.find(([name]) => name === "antiphon-omitted-tools");
   return omitted ? `Asked without tools that this server does not have: ${omitted[1]}` : "";
 }
