@@ -242,6 +242,23 @@ async def test_one_is_deleted_once_that_is_confirmed_and_what_is_new_comes_by_it
     await expect(rows(page)).to_contain_text("hello again")
 
 
+async def test_what_somebody_else_has_deleted_meanwhile_is_as_good_as_deleted(browser: Browser, url: str) -> None:
+    made = await create(url, input="say goodbye")
+    context = await browser.new_context(base_url=url)
+    seen = watch(context, urlsplit(url).netloc, expected=("404 (Not Found)",))
+    page = await context.new_page()
+    await page.goto(f"/#/responses/{made['id']}")
+    await expect(detail(page)).to_contain_text("goodbye")
+    async with httpx.AsyncClient(base_url=url) as client:
+        await client.delete(f"/v1/responses/{made['id']}")
+    await detail(page).get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
+    await expect(page.get_by_text("The response is deleted.")).to_be_visible()
+    await expect(detail(page)).to_be_hidden()
+    await context.close()
+    assert seen == []
+
+
 async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url: str) -> None:
     body = {
         "model": "scripted",

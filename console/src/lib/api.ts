@@ -10,7 +10,7 @@ export type Asked = {
   signal?: AbortSignal;
 };
 
-/** What the API answered instead. */
+/** What the API answered instead; of status 0, that it did not. */
 export class ApiError extends Error {
   constructor(
     message: string,
@@ -22,10 +22,12 @@ export class ApiError extends Error {
   }
 }
 
-/** The answer, whatever its status. A 401 asks the visitor for a key, and then the server once more. */
+/** The answer, whatever its status. A 401 asks the visitor for a key, and then the server once more. Throws ApiError. */
 export async function ask(path: string, asked: Asked = {}): Promise<Response> {
   for (;;) {
-    const response = await fetch(path, init(asked));
+    const response = await fetch(path, init(asked)).catch((error: Error) => {
+      throw asked.signal?.aborted ? error : new ApiError("The server is not reached.", 0);
+    });
     if (response.status !== 401) return response;
     const refusal = session.key ? "The server does not take this key." : "";
     if (!(await session.askForKey(refusal))) return response;
@@ -51,6 +53,17 @@ export async function get<T = JsonObject>(path: string, asked: Asked = {}): Prom
   return (await response.json()) as T;
 }
 
+/** Deletes; what somebody else has deleted meanwhile is as good. */
+export async function remove(path: string, signal?: AbortSignal): Promise<void> {
+  const response = await ask(path, { method: "DELETE", signal });
+  if (!response.ok && response.status !== 404) throw await refused(response);
+}
+
+/** Whether the visitor gave no key that the server takes: who does not is not asked for it every few seconds. */
+export function isKeyless(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 401;
+}
+
 export async function refused(response: Response): Promise<ApiError> {
   const text = await response.text();
   try {
@@ -64,9 +77,12 @@ export async function refused(response: Response): Promise<ApiError> {
 export type Model = { id: string; owned_by: string };
 
 let models: Promise<Model[]> | undefined;
+let modelsKey = "";
 
-/** The models that this server names; asked for once. */
+/** The models that this server names; asked for once a key. In an effect it is asked for anew with another one. */
 export function listModels(): Promise<Model[]> {
+  if (session.key !== modelsKey) models = undefined;
+  modelsKey = session.key;
   models ??= get<{ data: Model[] }>("/v1/models").then(
     (list) => list.data,
     (error) => {

@@ -84,7 +84,7 @@ export class Exchange {
       this.phase = "done";
     } catch (error) {
       this.phase = this.#stop.signal.aborted ? "stopped" : "broken";
-      if (this.phase === "broken") this.fault = (error as Error).message;
+      if (this.phase === "broken") this.fault = error instanceof TypeError ? "The connection broke." : (error as Error).message;
     }
     this.totalMs = performance.now() - this.#startedMs;
     this.#show();

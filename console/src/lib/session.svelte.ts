@@ -7,6 +7,8 @@ class Session {
   key: string = $state(kept("key") ?? "");
   isAskedForKey = $state(false);
   refusal = $state("");
+  /** Grows when the visitor takes another key, or none: what is shown is not for them any more. */
+  epoch = $state(0);
   health: Health = $state("unknown");
   version = $state("");
   #waiting: ((isGiven: boolean) => void)[] = [];
@@ -24,8 +26,14 @@ class Session {
     this.#answer(true);
   }
 
+  /** Asks because the visitor wants to give one. */
+  async change(): Promise<void> {
+    if (await this.askForKey("")) this.epoch++;
+  }
+
   forget(): void {
     this.key = "";
+    this.epoch++;
     keep("key", null);
   }
 

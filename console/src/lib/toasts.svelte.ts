@@ -1,4 +1,4 @@
-// Short messages at the edge of the window. Errors stay until they are read; the rest goes by itself.
+// Short messages at the edge of the window. Errors stay until they are read, or the page is left; the rest goes by itself.
 
 export type Toast = { id: number; text: string; detail: string; isError: boolean };
 const SHOWN_MS = 4000;
@@ -19,6 +19,10 @@ class Toasts {
 
   close(id: number): void {
     this.all = this.all.filter((toast) => toast.id !== id);
+  }
+
+  leave(): void {
+    this.all = this.all.filter((toast) => !toast.isError);
   }
 
   #add(toast: Omit<Toast, "id">): number {

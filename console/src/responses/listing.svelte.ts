@@ -1,6 +1,6 @@
 // Listing: the stored responses that pass some filters, newest first, as far as they were asked for; kept fresh.
 import { SvelteMap } from "svelte/reactivity";
-import { ApiError, get } from "../lib/api";
+import { ApiError, get, isKeyless } from "../lib/api";
 import { asked, type Filters } from "./filters";
 import { inputText, isUnfinished, pathOf, rowOf, type Page, type Row, type Stored } from "./stored";
 
@@ -95,12 +95,13 @@ export class Listing {
   }
 
   async #renew(): Promise<void> {
-    if (!document.hidden) {
+    if (!document.hidden && !this.fault) {
       try {
         await this.#takeNewer(false);
         await this.#takeEnded();
-      } catch {
-        // the next time may go better; the status in the top bar tells when the server is away
+      } catch (error) {
+        if (isKeyless(error)) return;
+        // else the next time may go better; the status in the top bar tells when the server is away
       }
     }
     this.#renewLater();
@@ -130,7 +131,8 @@ export class Listing {
       try {
         this.put(await get<Stored>(pathOf(id), { signal: this.#stop.signal }));
       } catch (error) {
-        if (error instanceof ApiError && error.status === 404) this.remove(id);
+        if (!(error instanceof ApiError && error.status === 404)) throw error;
+        this.remove(id);
       }
     }
   }

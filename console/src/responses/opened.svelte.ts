@@ -1,9 +1,10 @@
 // Opened: one stored response with the items of its input; asked for again while it is being made.
-import { get, type JsonObject } from "../lib/api";
+import { ApiError, get, remove, type JsonObject } from "../lib/api";
 import type { Item } from "../lib/fold";
 import { isUnfinished, pathOf, type Page, type Stored } from "./stored";
 
 const ITEMS = 100;
+const RESULTS = "?include[]=web_search_call.results";
 const RENEW_EVERY_MS = 1_200;
 
 export class Opened {
@@ -31,7 +32,7 @@ export class Opened {
 
   async #begin(): Promise<void> {
     try {
-      this.response = await this.#get<Stored>(pathOf(this.id));
+      this.response = await this.#get<Stored>(pathOf(this.id) + RESULTS);
       this.#boundary = await this.#lastOf(this.response.previous_response_id);
       await this.loadItems();
     } catch (error) {
@@ -61,7 +62,7 @@ export class Opened {
   async whole(): Promise<JsonObject> {
     await this.#begun;
     while (this.hasEarlier) await this.loadItems();
-    return { response: await this.#get(pathOf(this.id)), input_items: this.#items };
+    return { response: await this.#get(pathOf(this.id) + RESULTS), input_items: this.#items };
   }
 
   async cancel(): Promise<void> {
@@ -69,11 +70,11 @@ export class Opened {
   }
 
   async renew(): Promise<void> {
-    this.#take(await this.#get<Stored>(pathOf(this.id)));
+    this.#take(await this.#get<Stored>(pathOf(this.id) + RESULTS));
   }
 
   async delete(): Promise<void> {
-    await this.#get(pathOf(this.id), "DELETE");
+    await remove(pathOf(this.id), this.stop.signal);
   }
 
   #take(response: Stored): void {
@@ -96,8 +97,9 @@ export class Opened {
   #renewLater(): void {
     if (!this.response || !isUnfinished(this.response.status) || this.stop.signal.aborted) return;
     this.#renewing = setTimeout(async () => {
-      if (!document.hidden) await this.renew().catch(() => undefined);
-      this.#renewLater();
+      const fault: unknown = document.hidden ? null : await this.renew().catch((error) => error);
+      if (fault instanceof ApiError && fault.status >= 400 && fault.status < 500) this.fault = fault.message;
+      else this.#renewLater();
     }, RENEW_EVERY_MS);
   }
 
