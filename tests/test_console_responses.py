@@ -145,6 +145,9 @@ async def test_five_thousand_are_one_list_of_few_rows(page: Page) -> None:
     await expect(rows(page).last).to_contain_text("question 0")
     await expect(rows(page).last).to_have_attribute("aria-posinset", str(STORED))
     assert await rows(page).count() < 60
+    await page.keyboard.press("Enter")
+    await expect(rows(page).and_(page.locator("[aria-selected=true]"))).to_be_in_viewport()
+    await page.keyboard.press("Escape")
     await page.keyboard.press("Home")
     await expect(rows(page).first).to_contain_text("answer 4999")
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from antiphon.tools.mcp_speech import Speech
 
 INSTALL: Final = "pip install 'antiphon[mcp]'"
+REMEDY: Final = "Start that server, or correct its url or command, and its key, under [[tools.mcp.servers]]."
 INTERNAL_ERROR: Final = -32603
 LISTINGS_MAX: Final = 256
 
@@ -188,7 +189,7 @@ class McpTool(Tool):
         found = await asyncio.gather(*(self._checked(label, place) for label, place in places.items()))
         faults = [text for text, is_well in found if not is_well]
         if faults:
-            return Check(name=name, ok=False, detail="; ".join(faults), remedy="see [[tools.mcp.servers]]")
+            return Check(name=name, ok=False, detail="; ".join(faults), remedy=REMEDY)
         return Check(name=name, ok=True, detail=", ".join(text for text, _ in found))
 
     async def _checked(self, label: str, place: Place) -> tuple[str, bool]:
