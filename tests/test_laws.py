@@ -9,9 +9,22 @@ from types import ModuleType
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from antiphon.core import builder as real
-from antiphon.core.deltas import Annotate, Delta, Finish, Phase, Refusal, Sealed, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import (
+    Annotate,
+    Delta,
+    Finish,
+    Phase,
+    Refusal,
+    Sealed,
+    Summary,
+    Text,
+    Thought,
+    ToolCall,
+    joined,
+)
 from antiphon.wire.items import Logprob, UrlCitation
 from tests.laws import DIGITS, HOSTED, NOTE, SHELL, Script, Turn, check, play, skeleton
 
@@ -85,6 +98,22 @@ SCRIPTS = st.builds(
 @settings(max_examples=300, deadline=None)
 def test_whatever_is_said_the_laws_hold(script: Script) -> None:
     check(script)
+
+
+@given(SCRIPTS)
+@settings(max_examples=300, deadline=None)
+def test_what_is_said_in_fewer_pieces_comes_to_the_same(script: Script) -> None:
+    fewer = tuple(structs.replace(turn, deltas=tuple(joined(turn.deltas))) for turn in script.turns)
+
+    assert play(structs.replace(script, turns=fewer))[1] == play(script)[1]
+
+
+def test_texts_that_follow_each_other_are_one_piece() -> None:
+    plain = (Thought("h"), Thought("m"), Text("a"), Text("b"), Text("", "1"), Text("c"), Finish("stop"))
+    beside = (Text("d", logprobs=(LOGPROB,)), Text("e"), Refusal("f"), Refusal("g"))
+
+    assert joined(plain) == [Thought("hm"), Text("ab"), Text("", "1"), Text("c"), Finish("stop")]
+    assert joined(beside) == list(beside)
 
 
 def test_parallel_calls_keep_their_own_index_and_arguments() -> None:

@@ -5,6 +5,8 @@ to one item. An adapter yields *batches* of deltas, one per network read, in the
 every turn with exactly one Finish.
 """
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -91,3 +93,23 @@ class Finish(Struct, frozen=True, gc=False):
 
 
 Delta: TypeAlias = Phase | Text | Refusal | Thought | Summary | Sealed | ToolCall | Annotate | Finish
+
+
+def joined(batch: Iterable[Delta]) -> list[Delta]:
+    """The same in fewer pieces, for an answer that nobody watches come: texts that follow each other are one."""
+    whole: list[Delta] = []
+    for stream, deltas in groupby(batch, _stream):
+        if stream is None:
+            whole += deltas
+        else:
+            kind, key = stream
+            whole.append(kind("".join([delta.text for delta in deltas]), key))  # type: ignore[union-attr]
+    return whole
+
+
+def _stream(delta: Delta) -> tuple[type[Text] | type[Thought], str] | None:
+    """What a text goes on with; None where something stands beside it."""
+    kind = type(delta)
+    if kind is Thought or (kind is Text and not delta.logprobs):  # type: ignore[union-attr]
+        return kind, delta.key  # type: ignore[union-attr]
+    return None

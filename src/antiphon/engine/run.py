@@ -16,7 +16,7 @@ from antiphon.core.builder import Builder
 from antiphon.core.calls import Calls, HostedRequest, Refused
 from antiphon.core.citations import Citing
 from antiphon.core.compaction import Kept
-from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall
+from antiphon.core.deltas import Finish, Refusal, Summary, Text, Thought, ToolCall, joined
 from antiphon.core.lowering import is_async, text_of
 from antiphon.core.past import NOTHING_YET
 from antiphon.core.plan import Plan
@@ -328,9 +328,8 @@ class Run:
             async for batch in batches:
                 if self._first_token_s is None:
                     self._first_token_s = time.monotonic() - self._began
-                if citing is not None:
-                    batch = [*citing.read(batch)]
-                for delta in batch:
+                told = batch if citing is None else citing.read(batch)
+                for delta in told if prompt.is_live else joined(told):
                     builder.feed(delta)
                     kind = type(delta)
                     if kind is Text or kind is Refusal:
