@@ -307,12 +307,13 @@ class Engine:
         await self._world.meter.close()
 
     async def _end_foreground(self) -> None:
-        tasks = [run.task for run in self._runs.values()]
-        if not tasks:
+        runs = [*self._runs.values()]
+        if not runs:
             return
-        _, late = await asyncio.wait(tasks, timeout=self._world.limits.shutdown_grace_s)
-        for task in late:
-            task.cancel()
+        tasks = [run.task for run in runs]
+        await asyncio.wait(tasks, timeout=self._world.limits.shutdown_grace_s)
+        for run in runs:
+            run.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -93,7 +93,7 @@ class Run:
         self._began = time.monotonic()
         self._first_token_s: float | None = None
         world.meter.begun()
-        self._started = self._cancelled = False
+        self._started = self._cancelled = self._is_saving = False
         if journal is not None:
             journal.keep(self.log, self.cancel)
         self._builder.start()
@@ -110,14 +110,14 @@ class Run:
         return self._builder.response
 
     def cancel(self) -> None:
-        """The model stops; the response ends as cancelled. Does nothing once it has ended."""
+        """The model stops; the response ends as cancelled. Does nothing once it is saved or has ended."""
         self._cancelled = True
-        if self._started:  # a task that is cancelled before its first step would never run its ending
+        if self._started and not self._is_saving:  # a task cancelled before its first step would never run its ending
             self.task.cancel()
 
     async def wait(self) -> Response:
         """The final response. Raises the error it failed with."""
-        await asyncio.shield(self.task)
+        await self.log.end()
         if self.error is not None:
             raise self.error
         return self.response
@@ -434,7 +434,8 @@ class Run:
             await self._journal.finish(final)
         else:
             await self._world.will_expire(self.project, final.response)
-            await wholly(self._world.store.save(self.project, final.response, self.plan.given, self.plan.history))
+            self._is_saving = True
+            await self._world.store.save(self.project, final.response, self.plan.given, self.plan.history)
 
     async def _release(self, conversation_id: str) -> None:
         """Before anybody is told of the end, who may try again at once."""
