@@ -131,10 +131,24 @@ class Builder:
     @property
     def response(self) -> Response:
         """The response as the events so far add up to it, unfinished items included."""
+        return self._response if self.finished else structs.replace(self._response, output=self.output)
+
+    @property
+    def output(self) -> tuple[OutputItem, ...]:
+        if not (self._drafts or self._running):
+            return tuple(cast("list[OutputItem]", self._items))  # all are done
         open_items = {draft.index: draft.snapshot() for draft in self._drafts.values()}
         open_items |= {index: as_begun(item) for index, item in self._running.items()}
-        output = tuple(item if item is not None else open_items[i] for i, item in enumerate(self._items))
-        return structs.replace(self._response, output=output)
+        return tuple(item if item is not None else open_items[i] for i, item in enumerate(self._items))
+
+    @property
+    def id(self) -> str:
+        return self._response.id
+
+    @property
+    def added(self) -> int:
+        """How many items there are."""
+        return len(self._items)
 
     def take(self) -> list[ev.Event]:
         """The events appended since the last take."""

@@ -70,13 +70,13 @@ class Errands:
         item = self._builder.running(index)
         kind = str(item.__struct_config__.tag)
         failure: ApiError | None = None
-        logger.debug("a tool runs", response=self._builder.response.id, tool=kind, item=item.id)
+        logger.debug("a tool runs", response=self._builder.id, tool=kind, item=item.id)
         whole = asyncio.timeout(self._timeout_s)
         try:
             async with whole:
                 done = await self._outcome(index, item, hosted)
         except ApiError as error:
-            logger.warning("a hosted call failed", response=self._builder.response.id, tool=kind, error=error.message)
+            logger.warning("a hosted call failed", response=self._builder.id, tool=kind, error=error.message)
             failure = error
         except (Exception, asyncio.CancelledError) as error:  # however a tool fails, its item does
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
@@ -84,7 +84,7 @@ class Errands:
             if whole.expired():
                 failure = ServerError(f"The tool took longer than {self._timeout_s:g} s.")
             else:
-                logger.exception("a hosted call failed", response=self._builder.response.id, tool=kind)
+                logger.exception("a hosted call failed", response=self._builder.id, tool=kind)
                 failure = ServerError("The tool failed.")
         if failure is not None:
             done = hosted.tool.failed(item, failure.message)
@@ -93,7 +93,7 @@ class Errands:
         return failure if isinstance(item, Opening) else None
 
     async def _outcome(self, index: int, item: HostedCall, hosted: Hosted) -> HostedCall:
-        errand = Errand(project=self._project, response_id=self._builder.response.id, declaration=hosted.declaration)
+        errand = Errand(project=self._project, response_id=self._builder.id, declaration=hosted.declaration)
         async with aclosing(hosted.tool.run(item, errand)) as steps:
             async for step in steps:
                 if isinstance(step, Outcome):

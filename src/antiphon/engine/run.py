@@ -164,7 +164,7 @@ class Run:
             compact_at = None if prompt.prefix else self._compact_at
             if compact_at is not None and await compacting.is_due(self._model, prompt, compact_at):
                 prompt = await self._compact(prompt)
-            before = len(self.response.output) - bool(prompt.prefix)  # the turn's items: the first may be begun
+            before = self._builder.added - bool(prompt.prefix)  # the turn's items: the first may be begun
             has_said_nothing = partial(self._has_told_only, len(self.log.events))
             finish, prompt = await self._window.told(prompt, self._say, has_said_nothing)
             cut_short = finish.reason in INCOMPLETE
@@ -176,7 +176,7 @@ class Run:
                 return "incomplete", INCOMPLETE[finish.reason]
             if calls.hosted:
                 await self._errands().take(calls.hosted)
-            added = self.response.output[before:]
+            added = self._builder.output[before:]
             if self._is_over(calls):
                 await self._check(added)
                 return "completed", None
@@ -199,14 +199,14 @@ class Run:
         self._publish()
         if running:  # whether they may be made again has been asked before
             await self._errands().run([(index, self._kit.whose(item, self._box)) for index, item in running])
-        added = self.response.output[: past.settled]
+        added = self._builder.output[: past.settled]
         told = [item for item in added if not isinstance(item, Compaction)]  # it is made again, if need be
         self._hosted = sum(map(_is_counted, added))
         if told and all(map(_is_first, told)):
             self._has_grown(told)
             return self._opened(prompt, told)
         said = counting.Said()
-        said.text = len(json.encode([item for item in self.response.output if not isinstance(item, Opening)]))
+        said.text = len(json.encode([item for item in self._builder.output if not isinstance(item, Opening)]))
         self._count(Finish("stop"), prompt, said)  # what it really took is forgotten
         if past.is_whole or (self.plan.compacts_now and past.is_compacted):
             await self._check(added)
@@ -217,7 +217,7 @@ class Run:
         """The prompt that goes on with a message that was begun. What that and the items before it took is counted by
         the model, where it can, or estimated."""
         self._builder.reopen()
-        before = [item for item in self.response.output[:-1] if getattr(item, "status", "") != "incomplete"]
+        before = [item for item in self._builder.output[:-1] if getattr(item, "status", "") != "incomplete"]
         self._hosted = sum(map(_is_counted, before))
         said = counting.Said()
         said.text = len(json.encode(before)) if before else 0
@@ -311,7 +311,7 @@ class Run:
         self._publish()
         text, used = await compacting.summary(self._model, prompt)
         self._usages.append(used)
-        item_id = self.response.output[index].id
+        item_id = self._builder.output[index].id
         assert item_id is not UNSET
         kept = Kept(id=item_id, summary=text, asked=compaction.asked(prompt.items))
         self._builder.compacted(index, self._world.compactions(self.project).sealed(kept))
@@ -360,13 +360,13 @@ class Run:
         """Does what tools have to do before the model is asked."""
         if not self._kit.firsts(self._box):
             return prompt
-        before = len(self.response.output)
+        before = self._builder.added
         for kind in (True, False):  # which calls may be made depends on what a server has listed
-            place = len(self.response.output)
+            place = self._builder.added
             firsts = self._kit.firsts(self._box)
             await self._errands().begin(one for one in firsts if isinstance(one.item, Opening) is kind)
-            self._has_grown(self.response.output[place:])
-        added = self.response.output[before:]
+            self._has_grown(self._builder.output[place:])
+        added = self._builder.output[before:]
         self._hosted += sum(map(_is_counted, added))
         return self._opened(prompt, added)
 
