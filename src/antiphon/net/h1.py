@@ -320,6 +320,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # called for each chunk: for most servers that is each token
         self._meta_bytes_left = META_BYTES_MAX
 
     def send(self, answer: Answer, message: bytes) -> None:
@@ -355,11 +357,13 @@ class _Connection(asyncio.Protocol):
             self.abort()  # bytes nobody asked for: whatever they are, the next answer must not begin with them
             return
         self._meta_bytes_left -= len(data)  # a piece of body makes it whole again
+        is_http = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._meta_bytes_left = -1
-        if self._meta_bytes_left < 0:
+            is_http = False
+        self._hand_over(answer)
+        if not is_http or self._meta_bytes_left < 0:
             answer.on_error(NotHttp())
             self.abort()
         answer.on_data()
@@ -389,12 +393,15 @@ class _Connection(asyncio.Protocol):
         if status >= 200 and self.answer is not None:  # an interim answer is followed by the real one
             self.answer.on_head(status, self._headers)
 
-    def on_body(self, body: bytes) -> None:
-        self._meta_bytes_left = META_BYTES_MAX
-        if self.answer is not None:
-            self.answer.on_body(body)
-
     def on_message_complete(self) -> None:
         assert self._parser is not None
         if self.answer is not None and self.answer.status:
+            self._hand_over(self.answer)
             self.answer.on_end(keep_alive=self._parser.should_keep_alive())
+
+    def _hand_over(self, answer: Answer) -> None:
+        """The pieces of body that one read brought."""
+        if self._pieces:
+            answer.on_body(b"".join(self._pieces))
+            self._pieces.clear()
+            self._meta_bytes_left = META_BYTES_MAX
