@@ -15,7 +15,6 @@ def configure(form: str = "auto", level: str = "info", **named: int) -> None:
     """`form` is "json", "console" or "auto" (console on a terminal). What is `named` stands in every line."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         *([lambda _logger, _method, line: {**line, **named}] if named else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

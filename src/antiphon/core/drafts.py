@@ -143,9 +143,11 @@ class OpenPart:
 class Draft:
     """An item that is not done. `item` is as it was added; what has been written since stands beside it."""
 
-    __slots__ = ("chunks", "index", "item", "open", "parts", "reader", "sealed")
+    __slots__ = ("chunks", "id", "index", "item", "open", "parts", "reader", "sealed")
 
     def __init__(self, index: int, item: OutputItem) -> None:
+        assert item.id is not UNSET
+        self.id: str = item.id
         self.index = index
         self.item = item
         self.reader = InputReader() if isinstance(item, CustomToolCall) else None
@@ -154,11 +156,6 @@ class Draft:
         self.chunks: list[str] = []
         self.sealed: str | UnsetType = UNSET
         """The thought, as its vendor sealed it."""
-
-    @property
-    def id(self) -> str:
-        assert self.item.id is not UNSET
-        return self.item.id
 
     def snapshot(self) -> OutputItem:
         """The item as it stands: what was written up to now, not yet done."""

@@ -42,6 +42,8 @@ class Kit(Struct, frozen=True, kw_only=True):
 
     def box(self) -> Toolbox:
         """Raises InvalidRequest."""
+        if not self.declared:
+            return toolbox.EMPTY
         wanted = toolbox.wanted(self.choice)
         return toolbox.make(self.declared, self.runners, self.tools_max, self.brought, wanted, self.indexes)
 
@@ -73,6 +75,8 @@ class Kit(Struct, frozen=True, kw_only=True):
 
     def firsts(self, box: Toolbox) -> tuple[First, ...]:
         """Raises InvalidRequest for an approved call whose tool is not declared."""
+        if not (box.runs or self.approved):
+            return ()
         firsts = [
             First(hosted, item)
             for hosted in box.runs

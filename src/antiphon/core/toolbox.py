@@ -75,6 +75,10 @@ class Toolbox(Struct, frozen=True):
         return found if isinstance(found, Search) else None
 
 
+EMPTY = Toolbox({}, {}, {}, {}, [])
+"""That of most requests. Nobody puts anything into it."""
+
+
 class Declared(NamedTuple):
     """A declaration, and where it stands. `is_found`: another tool of its name gives way to it. `is_of_search`: this
     server found it, so a tool that the server runs is only meant, and must be declared by the request."""

@@ -36,12 +36,12 @@ class EventSplitter:
         events = data.split(b"\n\n")
         held += events.pop()
         self._check_size()
-        payloads = []
-        for event in events:
-            is_plain = event.startswith(b"data: ") and b"\n" not in event  # all that vendors commonly send
-            if payload := event[6:] if is_plain else _payload(event):
-                payloads.append(payload)
-        return payloads
+        return [
+            payload
+            for event in events
+            # the first form is all that vendors commonly send
+            if (payload := event[6:] if event.startswith(b"data: ") and b"\n" not in event else _payload(event))
+        ]
 
     def end(self) -> list[bytes]:
         """The payload of a last event that no blank line ended, if it is whole."""
