@@ -84,6 +84,7 @@ TERMINAL: dict[str, Callable[..., ev.Terminal]] = {
 }
 
 
+ENDS = frozenset(ev.TERMINAL)
 SealThought: TypeAlias = Callable[[Reasoning, str | UnsetType], Reasoning]
 """A finished thought, and how its vendor sealed it -> the item as it is told."""
 
@@ -200,7 +201,7 @@ class Builder:
         last = self._last
         client: list[ClientCall] = []
         for draft in sorted(self._drafts.values(), key=lambda draft: draft.index):
-            is_unfinished = (cut_short and draft is last) or isinstance(draft.item, Reasoning)
+            is_unfinished = (cut_short and draft is last) or type(draft.item) is Reasoning
             item = self._close(draft, "incomplete" if is_unfinished else "completed")
             if isinstance(item, ClientCall) and item.status == "completed":
                 client.append(item)
@@ -324,8 +325,8 @@ class Builder:
         assert event.sequence_number == self._sequence
         self._sequence += 1
         self._pending.append(event)
-        if isinstance(event, ev.TERMINAL):
-            self._response = event.response
+        if type(event) in ENDS:
+            self._response = cast("ev.Terminal", event).response
             self.finished = True
 
     # -- drafts
@@ -358,7 +359,7 @@ class Builder:
                 self._write_call(draft, rest)
             self.append(kind.done(self._sequence, draft.id, draft.index, "".join(draft.chunks)))
         done = structs.replace(draft.snapshot(), status=status)
-        if isinstance(done, Reasoning):
+        if type(done) is Reasoning:
             done = self._seal(done, draft.sealed)
         del self._drafts[next(key for key, other in self._drafts.items() if other is draft)]
         self._done(draft.index, done)
@@ -377,12 +378,12 @@ class Builder:
             draft = self._begin_written(kind.item, delta.key)
         self._last = draft
         part = draft.open
-        label = delta.part if isinstance(delta, Summary) else 0
+        label = delta.part if type(delta) is Summary else 0
         if part is None or part.kind is not kind or part.label != label:
             part = self._open_part(draft, kind, label)
         text = delta.text
         part.chunks.append(text)
-        if isinstance(delta, Text) and delta.logprobs:
+        if type(delta) is Text and delta.logprobs:
             part.logprobs.extend(delta.logprobs)
             event = kind.text_delta(self._sequence, draft.id, draft.index, part.index, text, delta.logprobs)
         else:

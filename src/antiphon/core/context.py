@@ -167,9 +167,9 @@ def _size(item: Item) -> int:
 
 
 def _part_size(part: MessagePart) -> int:
-    if isinstance(part, InputImage):
-        return len(part.image_url or part.file_id or "")
-    return len(getattr(part, "text", "")) or len(json.encode(part))
+    if text := getattr(part, "text", ""):
+        return len(text)
+    return len(part.image_url or part.file_id or "") if isinstance(part, InputImage) else len(json.encode(part))
 
 
 def said_by_users(context: Context) -> tuple[Message, ...]:

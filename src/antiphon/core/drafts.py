@@ -150,7 +150,7 @@ class Draft:
         self.id: str = item.id
         self.index = index
         self.item = item
-        self.reader = InputReader() if isinstance(item, CustomToolCall) else None
+        self.reader = InputReader() if type(item) is CustomToolCall else None
         self.parts: dict[str, list[it.Part]] = {}
         self.open: OpenPart | None = None
         self.chunks: list[str] = []

@@ -167,7 +167,10 @@ class ChunkReader:
             if thought := said.reasoning_content or said.reasoning:  # vLLM sends both, with the same text
                 deltas.append(Thought(thought))
             if content := said.content:
-                deltas += [Text(content)] if isinstance(content, str) else _part_deltas(content)
+                if isinstance(content, str):
+                    deltas.append(Text(content))
+                else:
+                    deltas += _part_deltas(content)
             if said.refusal:
                 deltas.append(Refusal(said.refusal))
             if said.tool_calls or said.function_call:

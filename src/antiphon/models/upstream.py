@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -104,7 +104,7 @@ class Upstream:
         target = base + path[1:] if path.startswith(".") else base.removesuffix("/v1") + path
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._client.request("POST", self._target(target), body)
+                response = await self._client.request("POST", _target(target, self._parts.query), body)
                 try:
                     return response.status, await self.read_whole(response, self.line_bytes_max)
                 finally:
@@ -199,7 +199,8 @@ class Upstream:
 
     async def _request(self, method: str, path: str, body: bytes = b"") -> h1.Answer:
         try:
-            response = await self._client.request(method, self._target(self._parts.path.rstrip("/") + path), body)
+            target = _target(self._parts.path.rstrip("/") + path, self._parts.query)
+            response = await self._client.request(method, target, body)
         except h1.Fault as error:
             raise self._failed_try(error) from None
         fault = await self._refusal(response) if response.status >= 300 else self._compression(response)
@@ -207,11 +208,6 @@ class Upstream:
             response.close()
             raise fault
         return response
-
-    def _target(self, path: str) -> str:
-        target = quote(path, safe="/%:@!$&'()*+,;=~")
-        query = quote(self._parts.query, safe="/%:@!$&()*+,;=~?")
-        return f"{target}?{query}" if query else target
 
     def _compression(self, response: h1.Answer) -> ModelError | None:
         """It was not asked for; what cannot be undone is told."""
@@ -328,6 +324,12 @@ def _address(url: str, key: str) -> SplitResult:
     if key and parts.username:
         raise SettingsError(f"The model server at {_shown_address(parts)} has a key and credentials in its url.")
     return parts
+
+
+@cache
+def _target(path: str, query: str) -> str:
+    path, query = quote(path, safe="/%:@!$&'()*+,;=~"), quote(query, safe="/%:@!$&()*+,;=~?")
+    return f"{path}?{query}" if query else path
 
 
 def _headers(key: str, parts: SplitResult) -> dict[str, str]:
