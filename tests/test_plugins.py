@@ -163,7 +163,18 @@ class Odd(Plugin):
                 raise TimeoutError
             case "cancel":
                 raise asyncio.CancelledError
+            case "exit":
+                raise SystemExit(2)
+            case "half":
+                return "a\\udcffb"
+            case "fail half":
+                raise Failed("a\\udcffb")
+            case "class":
+                return Text("text")
         return f"{errand.project} {errand.response_id[:5]} {errand.config}"
+
+class Text(str):
+    pass
 
 class Again(Odd):
     is_repeatable = True
@@ -223,6 +234,10 @@ OUTCOMES = {
     "wait": ("failed", None, "The tool took longer than 0.05 s."),
     "time out": ("failed", None, "The tool failed."),
     "cancel": ("failed", None, "The tool failed."),
+    "exit": ("failed", None, "The tool failed."),
+    "half": ("completed", "a?b", None),
+    "fail half": ("failed", None, "a?b"),
+    "class": ("completed", "text", None),
 }
 
 

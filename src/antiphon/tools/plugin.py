@@ -133,9 +133,11 @@ class PluginTools(Tool):
                 raise
             yield Outcome(self.failed(item, f"The tool took longer than {plugin.timeout_s:g} s."))
             return
+        except SystemExit as end:  # of code that was written for a command line: it would end the server
+            raise RuntimeError(f"the plug-in '{item.name}' wanted to end the process") from end
         if not isinstance(output, str):
             raise TypeError(f"the plug-in '{item.name}' gave no text, but {type(output).__name__}")
-        yield Outcome(structs.replace(item, status="completed", output=output))
+        yield Outcome(structs.replace(item, status="completed", output=_writable(output)))
 
     def is_of(self, item: HostedCall, declaration: Declaration) -> bool:
         assert isinstance(item, PluginCall)
@@ -148,7 +150,7 @@ class PluginTools(Tool):
 
     def failed(self, item: HostedCall, reason: str) -> PluginCall:
         assert isinstance(item, PluginCall)
-        return structs.replace(item, status="failed", error=reason)
+        return structs.replace(item, status="failed", error=_writable(reason))
 
     def replay(self, item: HostedCall) -> tuple[FunctionCall, FunctionCallOutput]:
         assert isinstance(item, PluginCall)
@@ -170,6 +172,11 @@ class PluginTools(Tool):
     async def close(self) -> None:
         for loaded in self._loaded.values():
             await loaded.plugin.close()
+
+
+def _writable(text: str) -> str:
+    """As JSON can hold it: half a pair, as names of files may have it, is no character, and a class of text no text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _load(name: str, table: JsonObject, points: Mapping[str, EntryPoint]) -> _Loaded:
