@@ -4,6 +4,7 @@ python tests/mcpserver.py serves the same tools on stdin and stdout.
 """
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -41,6 +42,8 @@ class Remote:
         """Every request, there."""
         self.breaks = False
         """Ends the connection instead of answering a call."""
+        self.answers: dict[str, str] = {}
+        """To these methods, instead of its own: what follows the id. Nothing at all where that is empty."""
         self.port = 0
         self.stopping = asyncio.Event()
 
@@ -96,6 +99,9 @@ class Remote:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             await send({"type": "http.response.body", "body": b"{", "more_body": True})
             return
+        if method in self.answers:
+            await self._answer(self.answers[method], json.loads(body).get("id"), receive, send)
+            return
         if self.redirects:
             location = [(b"location", self.redirects.encode())]
             await send({"type": "http.response.start", "status": 307, "headers": location})
@@ -114,6 +120,15 @@ class Remote:
             return first.pop() if first else await self._heard(receive)
 
         await app(scope, again, send)
+
+    async def _answer(self, rest: str, id_: object, receive: Receive, send: Send) -> None:
+        if not rest:
+            await self._heard(receive)
+            return
+        told = f'{{"jsonrpc": "2.0", "id": {json.dumps(id_)}, {rest}}}'.encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(told)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": told})
 
     async def _heard(self, receive: Receive) -> Message:
         """What comes; once the server stops, that the client has left: so streams end of themselves."""

@@ -240,6 +240,38 @@ async def test_failures_come_in_three_kinds_and_the_model_hears_of_them(
     assert remote.methods.count("tools/call") == 3
 
 
+@pytest.mark.parametrize(
+    ("rest", "error"),
+    [
+        (
+            '"error": {"code": -32000, "message": "no such ticket"}',
+            {"type": "mcp_protocol_error", "code": -32000, "message": "no such ticket"},
+        ),
+        (
+            '"result": "none"',
+            {"type": "http_error", "code": 502, "message": "The server's answer is not what MCP has for it."},
+        ),
+    ],
+)
+async def test_a_servers_own_word_is_told_and_the_sdks_is_not(
+    client: openai.AsyncOpenAI, remote: Remote, rest: str, error: dict[str, Any]
+) -> None:
+    remote.answers["tools/call"] = rest
+    response = await asked(client, ADD, remote.tool())
+
+    assert response.output[1].error.to_dict() == error
+
+
+async def test_a_list_that_takes_too_long_fails_the_response_as_the_servers_fault(
+    scripted: Settings, remote: Remote
+) -> None:
+    remote.answers["tools/list"] = ""
+    async with serve(changed(scripted, limits={"tool_timeout_s": 0.5})) as url:
+        answer = await create(url, input=ADD, tools=[remote.tool()])
+
+    assert (answer.status, answer.error["type"]) == (424, "external_connector_error")
+
+
 async def test_failures_stream_as_failed_calls(url: str, remote: Remote) -> None:
     answer = await create(url, stream=True, input="call docs__fail {}", tools=[remote.tool()])
 

@@ -11,7 +11,7 @@ from antiphon.core.toolbox import Hosted
 from antiphon.core.toolsearch import Search
 from antiphon.engine.journal import Journal
 from antiphon.engine.log import EventLog
-from antiphon.errors import ApiError, ServerError
+from antiphon.errors import ApiError, DependencyFailed, ServerError
 from antiphon.observe import log as logger
 from antiphon.wire.items import Asking, HostedCall, Opening, ToolSearchCall, ToolSearchOutput
 
@@ -82,7 +82,8 @@ class Errands:
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
             if whole.expired():
-                failure = ServerError(f"The tool took longer than {self._timeout_s:g} s.")
+                kind_of = DependencyFailed if isinstance(item, Opening) else ServerError
+                failure = kind_of(f"The tool took longer than {self._timeout_s:g} s.")
             else:
                 logger.exception("a hosted call failed", response=self._builder.id, tool=kind)
                 failure = ServerError("The tool failed.")

@@ -22,7 +22,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, Implementation, ToolListChangedNotification
+from mcp_types import CONNECTION_CLOSED, PARSE_ERROR, Implementation, ToolListChangedNotification
 from pydantic import ValidationError
 
 import antiphon
@@ -34,6 +34,9 @@ from antiphon.tools.mcp_place import Place
 
 CLOSE_S: Final = 5.0
 """For all connections to end when the server stops."""
+LOST: Final = ("Connection closed", "SSE stream ")
+"""How the SDK begins what it says itself under CONNECTION_CLOSED, a number that servers use for errors of any kind."""
+UNREADABLE: Final = "The server's answer is not what MCP has for it."
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[Client], Awaitable[T]]
 Made: TypeAlias = Callable[[AbstractAsyncContextManager[Any]], Client]
@@ -186,7 +189,7 @@ class _Connection:
         except MCPError as error:
             raise _failure(error, guarded) or error from None
         except ValidationError:
-            raise Failure(502, "The server's answer is not what MCP has for it.") from None
+            raise Failure(502, UNREADABLE) from None
         finally:
             self.users -= 1
             self.idle_since = self._loop.time()
@@ -229,7 +232,9 @@ def _failure(error: MCPError, guarded: Guarded | None) -> Failure | None:
     if error.code == HTTP_FAULT and isinstance(error.data, dict):
         is_lost = bool(error.data.get("lost"))
         return Failure(int(error.data.get("status", 502)), error.message, is_undelivered=is_lost)
-    if error.code == CONNECTION_CLOSED:
+    if error.code == PARSE_ERROR and error.message.startswith("Failed to parse "):  # the SDK's own, with its inside
+        return Failure(502, UNREADABLE)
+    if error.code == CONNECTION_CLOSED and error.message.startswith(LOST):
         trouble = guarded.trouble if guarded is not None and not guarded.is_two_way else None
         return Failure(*(trouble or (502, "The connection to the server was lost.")))
     return None
