@@ -32,7 +32,7 @@ from antiphon.stores.responses import Saving
 from antiphon.stores.script import Query, Row
 from antiphon.wire.conversation import Conversation
 from antiphon.wire.response import ConversationUse
-from tests import test_file_store, test_store_conversations
+from tests import test_file_store, test_store_conversations, test_store_runs
 from tests.conftest import WAIT_S
 from tests.postgres import Cluster
 from tests.test_store import (
@@ -95,14 +95,14 @@ def holding(address: str, statement: str) -> Iterator[psycopg.Connection[tuple[A
         yield connection
 
 
-async def blocked(address: str) -> list[int]:
-    """The processes of the database that wait for a lock, as soon as there are some."""
+async def blocked(address: str, count: int = 1) -> list[int]:
+    """The processes of the database that wait for a lock, as soon as there are so many."""
     pids: list[int] = []
 
     async def look() -> bool:
         waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         pids[:] = [row[0] for row in await asyncio.to_thread(run, address, waiting)]
-        return bool(pids)
+        return len(pids) >= count
 
     await until(look)
     return pids
@@ -686,6 +686,19 @@ async def test_two_servers_share_a_quota(store: PostgresStore, other: PostgresSt
         for number in range(20)
     )
     assert (await asyncio.gather(*adding)).count(None) == 5
+
+
+async def test_two_servers_that_claim_at_once_make_no_more_for_a_project_than_they_may(
+    store: PostgresStore, other: PostgresStore, database: str
+) -> None:
+    await test_store_runs.added(store, "a", "b", "c", "d")
+    owners = ((store, test_store_runs.A), (other, test_store_runs.B))
+    with holding(database, "SELECT FROM runs FOR UPDATE"):
+        claiming = [asyncio.create_task(test_store_runs.claimed(at, lease, each=2)) for at, lease in owners]
+        await blocked(database, 2)
+    claimed = [one.ticket.response_id for task in claiming for one in await task]
+
+    assert sorted(claimed) == ["resp_a", "resp_b"]
 
 
 async def test_siblings_that_two_servers_erase_at_once_leave_nothing(

@@ -183,6 +183,7 @@ def _add(project: str, run: NewRun, body: str, request: str, rows: list[sql.Item
 
 
 def _claim(lease: Lease, now_ms: int, runs_max: int, per_project_max: int) -> Script[list[Claimed]]:
+    yield [(sql.ONE_CLAIMS, ())]
     under_way: Counter[str] = Counter(dict((yield from rows_of(sql.COUNT_UNDER_WAY, (now_ms,)))))
     claimed: list[Claimed] = []
     for n, project in (yield from rows_of(sql.FREE_RUNS, (now_ms,))):
