@@ -157,7 +157,8 @@ COUNT_UNDER_WAY = """
 SELECT r.project, count(*) FROM runs b JOIN responses r ON r.n = b.response
 WHERE b.is_over = 0 AND b.lease_until > ? GROUP BY r.project"""
 ONE_CLAIMS = "SELECT 1 /* FROM pg_advisory_xact_lock(1634628713) */"
-"""Until the transaction ends, nobody else does: several at once would each count without the others. The number is ours."""
+"""Until the transaction ends nobody else does, for several at once would each count without the others. The number is
+ours."""
 ANY_FREE_RUN = "SELECT 1 FROM runs WHERE is_over = 0 AND lease_until <= ? LIMIT 1"
 FREE_RUNS = """
 SELECT b.response, r.project FROM runs b JOIN responses r ON r.n = b.response
