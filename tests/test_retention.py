@@ -132,6 +132,14 @@ async def test_a_response_goes_when_it_was_asked_to(
     assert (await client.responses.retrieve(kept.id)).id == kept.id
 
 
+async def test_the_one_value_that_there_is_is_named_alone(client: openai.AsyncOpenAI) -> None:
+    wish = {"anchor": "last_active_at", "seconds": 60}
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.responses.create(model="scripted", input="hi", extra_body={"expires_after": wish})
+
+    assert "Supported values are: 'created_at'." in refused.value.message
+
+
 async def test_a_server_deletes_what_is_older_than_the_settings_say(scripted: Settings) -> None:
     async with serve(scripted) as url, openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         old, middle, young = [(await client.responses.create(model="scripted", input="say a")).id for _ in range(3)]

@@ -116,7 +116,7 @@ def _choice(what: str, path: str) -> ApiError | None:
         )
     if choices := _SUPPORTED.get(path) or _SUPPORTED.get(name):
         *most, last = (f"'{choice}'" for choice in choices)
-        supported = f"{', '.join(most)}, and {last}"
+        supported = f"{', '.join(most)}, and {last}" if most else last
         return InvalidValue(f"Invalid value: {value}. Supported values are: {supported}.", param=path)
     return InvalidValue(f"Invalid value: {value} is not known at '{path}'.", param=path)
 
