@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -187,22 +188,36 @@ def tools(remote: Remote) -> MCPServer:
         return "odd"
 
     @server.tool()
-    async def crash(ctx: Context) -> str:
-        """Ends the process; of a server on stdin and stdout."""
-        os._exit(1)
-
-    @server.tool()
     async def grow(ctx: Context) -> None:
         """Offers one more tool, and says so in the words of either era."""
         server.add_tool(odd, name="grown")
         await ctx.notify_tools_changed()
         await ctx.session.send_tool_list_changed()
 
+    _add_what_a_process_has(server)
+    return server
+
+
+def _add_what_a_process_has(server: MCPServer) -> None:
+    """For a server on stdin and stdout."""
+
+    @server.tool()
+    async def crash(ctx: Context) -> str:
+        """Ends the process."""
+        os._exit(1)
+
+    @server.tool()
+    async def block() -> None:
+        """Keeps the whole server from answering."""
+        threading.Event().wait()
+
+    @server.tool()
+    def process() -> int:
+        return os.getpid()
+
     @server.tool()
     def variable(name: str) -> str:
         return os.environ.get(name, "not set")
-
-    return server
 
 
 if __name__ == "__main__":

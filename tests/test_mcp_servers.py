@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from antiphon import app
 from antiphon.config import Fetch, McpServer, McpSettings, Settings, Tools
 from antiphon.errors import DependencyFailed, SettingsError
 from antiphon.net.fetch import Fetcher
+from antiphon.tools import mcp_pool
 from antiphon.tools.mcp import INSTALL, McpTool
 from antiphon.tools.mcp_place import Place, Places
 from antiphon.tools.mcp_pool import Key
@@ -116,6 +117,28 @@ async def test_a_process_that_ended_is_started_again(speech: Speech) -> None:
         _, error = await speech.call("p", place, "crash", {})
     assert isinstance(error, McpHttpError)
     assert (await added(speech, place))[0] == "3"
+
+
+async def test_a_process_that_hangs_after_a_call_was_given_up_is_replaced_and_no_other(
+    speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(command=(sys.executable, str(HERE / "mcpserver.py")), is_trusted=True)
+    first, _ = await speech.call("p", place, "process", {})
+    await given_up(speech.call("p", place, "wait", {}))
+    second, _ = await speech.call("p", place, "process", {})
+    monkeypatch.setattr(mcp_pool, "PROOF_S", 0.1)
+    await given_up(speech.call("p", place, "block", {}))
+    async with asyncio.timeout(WAIT_S):
+        third, _ = await speech.call("p", place, "process", {})
+
+    assert first == second
+    assert first != third
+
+
+async def given_up(call: Awaitable[object]) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await call
 
 
 async def test_a_command_that_is_none_fails_its_list(speech: Speech) -> None:
@@ -391,7 +414,7 @@ def test_a_missing_package_is_named(fetcher: Fetcher, monkeypatch: pytest.Monkey
 async def test_the_doctor_lists_what_each_server_offers(scripted: Settings, remote: Remote) -> None:
     settings = with_servers(scripted, McpServer(label="docs", url=remote.url))
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
-    assert (check.ok, check.detail) == (True, "docs: 11 tools")
+    assert (check.ok, check.detail) == (True, "docs: 13 tools")
     remote.refuses = 500
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
     assert not check.ok

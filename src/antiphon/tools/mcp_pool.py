@@ -34,6 +34,8 @@ from antiphon.tools.mcp_place import Place
 
 CLOSE_S: Final = 5.0
 """For all connections to end when the server stops."""
+PROOF_S: Final = 5.0
+"""For a command to answer anything after a call was given up: one that hangs would let everybody wait."""
 LOST: Final = ("Connection closed", "SSE stream ")
 """How the SDK begins what it says itself under CONNECTION_CLOSED, a number that servers use for errors of any kind."""
 UNREADABLE: Final = "The server's answer is not what MCP has for it."
@@ -73,14 +75,32 @@ class Pool:
     async def ask(self, key: Key, place: Place, ask: Ask[T], *, may_repeat: bool) -> T:
         """What `ask` gives. Raises Failure, or the server's own MCPError."""
         connection = self._connection(key, place)
+        if connection.proof is not None:
+            await asyncio.wait([connection.proof])
+            connection = self._connection(key, place)
         was_used = connection.was_used
         try:
             return await connection.ask(ask)
+        except asyncio.CancelledError:
+            if place.command and connection.was_used and connection.proof is None:
+                connection.proof = asyncio.create_task(self._prove(connection))
+            raise
         except Failure as failure:
             if not was_used or not (failure.is_undelivered or (may_repeat and connection.is_over)):
                 raise
         self._drop(connection)
         return await self._connection(key, place).ask(ask)
+
+    async def _prove(self, connection: "_Connection") -> None:
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await connection.ask(_anything)
+        except TimeoutError:
+            self._drop(connection)
+        except (Failure, MCPError):
+            pass  # an answer, or its end
+        finally:
+            connection.proof = None
 
     async def close(self) -> None:
         for connection in self._tasks.values():
@@ -137,6 +157,11 @@ class Pool:
         return self._fetch.tls
 
 
+async def _anything(client: Client) -> Any:
+    """A ping would be it, but the newest MCP has none."""
+    return await client.list_tools()
+
+
 async def _anywhere(target: Target) -> Sequence[str]:
     return [target.host]
 
@@ -162,6 +187,8 @@ class _Connection:
         self.key = key
         self.users = 0
         self.was_used = False
+        self.proof: asyncio.Task[None] | None = None
+        """Of a command, after a call was given up: does it still answer?"""
         self.ended = asyncio.Event()
         self.deaf = asyncio.Event()
         """It was told of changes once, and has lost that."""
