@@ -22,6 +22,7 @@ from antiphon.errors import SettingsError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.origins import load
 from antiphon.stores.memory import MemoryStore
+from antiphon.tools import plugin
 from antiphon.tools.plugin import PluginTools
 from antiphon.wire.items import PluginCall
 from tests import wirecheck
@@ -180,7 +181,28 @@ class Again(Odd):
     is_repeatable = True
 
 class NoSchema(Odd):
-    parameters = {"type": 1}
+    parameters = {"type": "object", "properties": 1}
+
+class Mute(Odd):
+    description = 1
+
+class Many(Odd):
+    parameters = {"type": "array"}
+
+class Timeless(Odd):
+    timeout_s = "5"
+
+class Stays(Odd):
+    async def close(self):
+        await asyncio.Event().wait()
+
+class Breaks(Odd):
+    async def close(self):
+        raise RuntimeError("cannot close")
+
+class Closes(Odd):
+    async def close(self):
+        Odd.is_closed = True
 
 class Silent(Plugin):
     pass
@@ -195,6 +217,12 @@ POINTS = {
     "odd": "odd_tools:Odd",
     "again": "odd_tools:Again",
     "no_schema": "odd_tools:NoSchema",
+    "mute": "odd_tools:Mute",
+    "many": "odd_tools:Many",
+    "timeless": "odd_tools:Timeless",
+    "stays": "odd_tools:Stays",
+    "breaks": "odd_tools:Breaks",
+    "closes": "odd_tools:Closes",
     "silent": "odd_tools:Silent",
     "number": "odd_tools:number",
     "idle": "odd_tools:Idle",
@@ -313,12 +341,13 @@ def test_only_one_that_says_so_is_repeatable() -> None:
         (
             "stock",
             {},
-            "no plug-in of this name is installed; there are: absent, again, gone, idle, no name, no_schema, num",
+            "no plug-in of this name is installed; there are: absent, again, breaks, closes, gone, idle, many, m",
         ),
         ("gone", {}, "nowhere:Odd cannot be loaded: No module named 'nowhere'"),
         ("absent", {}, "odd_tools:Absent cannot be loaded"),
         ("number", {}, "is no Plugin with a description and parameters"),
         ("silent", {}, "is no Plugin with a description and parameters"),
+        *((name, {}, "is no Plugin with a description and parameters") for name in ("mute", "many", "timeless")),
         ("idle", {}, "abstract method"),
         ("no_schema", {}, "Invalid schema at 'parameters"),
         ("no name", {}, "a model can call no tool of this name"),
@@ -332,6 +361,20 @@ def test_what_cannot_be_loaded_ends_the_start(name: str, table: dict[str, Any], 
 
     assert caught.value.message.startswith(f"tools.plugins.{name}: ")
     assert fault in caught.value.message
+
+
+@pytest.mark.usefixtures("installed")
+async def test_one_that_cannot_be_closed_keeps_neither_the_others_nor_the_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plugin, "CLOSE_S", 0.1)
+    tools = PluginTools({"stays": {}, "breaks": {}, "closes": {}})
+    async with asyncio.timeout(WAIT_S):
+        await tools.close()
+
+    assert sys.modules["odd_tools"].Odd.is_closed
+    logged = capsys.readouterr()
+    assert "cannot close" in logged.out + logged.err
 
 
 def test_its_table_comes_from_the_file_with_its_key_from_the_environment(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ from antiphon.core.hosted import Outcome, Step, Tool
 from antiphon.core.ports import Check, Fetch, TextCheck
 from antiphon.core.prompt import Offer
 from antiphon.errors import InvalidRequest, InvalidValue, SettingsError
+from antiphon.observe import log as logger
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, HostedCall, Item, PluginCall
 from antiphon.wire.tools import NAME_PATTERN, JsonObject
 from antiphon.wire.tools import PluginTool as Declaration
 
 GROUP: Final = "antiphon.tools"
+CLOSE_S: Final = 5.0
+"""For all plug-ins when the server stops."""
 
 
 class Errand(Struct, frozen=True, kw_only=True):
@@ -170,8 +173,30 @@ class PluginTools(Tool):
         return Check(name="tool plug-ins", ok=True, detail=told)
 
     async def close(self) -> None:
-        for loaded in self._loaded.values():
-            await loaded.plugin.close()
+        tasks = {asyncio.create_task(_closed(loaded.plugin)): name for name, loaded in self._loaded.items()}
+        if not tasks:
+            return
+        done, late = await asyncio.wait(tasks, timeout=CLOSE_S)
+        for task in late:
+            task.cancel()
+            logger.error("a plug-in did not close in time", plugin=tasks[task])
+        for task in done:
+            if (error := task.exception()) is not None:
+                logger.error("a plug-in could not be closed", plugin=tasks[task], exc_info=error)
+
+
+def _says_what_it_is(kind: type[Plugin]) -> bool:
+    parameters, timeout_s = getattr(kind, "parameters", None), kind.timeout_s
+    return (
+        isinstance(getattr(kind, "description", None), str)
+        and isinstance(parameters, dict)
+        and parameters.get("type") == "object"
+        and (timeout_s is None or (isinstance(timeout_s, int | float) and timeout_s > 0))
+    )
+
+
+async def _closed(plugin: Plugin) -> None:
+    await plugin.close()
 
 
 def _writable(text: str) -> str:
@@ -189,9 +214,11 @@ def _load(name: str, table: JsonObject, points: Mapping[str, EntryPoint]) -> _Lo
         kind = point.load()
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"{place}: {point.value} cannot be loaded: {error}") from None
-    says_what_it_is = hasattr(kind, "description") and hasattr(kind, "parameters")
-    if not (isinstance(kind, type) and issubclass(kind, Plugin) and says_what_it_is):
-        raise SettingsError(f"{place}: {point.value} is no Plugin with a description and parameters")
+    if not (isinstance(kind, type) and issubclass(kind, Plugin) and _says_what_it_is(kind)):
+        raise SettingsError(
+            f"{place}: {point.value} is no Plugin with a description and parameters, which are the schema of an object"
+            " (and a number of seconds, where it has timeout_s)"
+        )
     if not re.fullmatch(NAME_PATTERN, name):
         raise SettingsError(f"{place}: a model can call no tool of this name")
     try:
