@@ -3,6 +3,7 @@ and Tavily, which were never asked live, in those that they document."""
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -352,6 +353,32 @@ async def test_a_link_that_leads_out_of_the_folder_is_not_followed(folder: Path,
     index = LocalIndex(WebSearch(backend="local", folder=str(folder)))
 
     assert await index.find("elephant", ALL) == []
+    await index.close()
+
+
+@pytest.mark.parametrize(
+    ("base", "url"), [("", "b?d.md"), ("https://intern.example", "https://intern.example/b%FFd.md")]
+)
+async def test_a_name_that_is_no_text_hides_nothing(folder: Path, base: str, url: str) -> None:
+    (folder / os.fsdecode(b"b\xffd.md")).write_text("# An elephant", "utf-8")
+    index = LocalIndex(WebSearch(backend="local", folder=str(folder), url=base))
+
+    [found] = await index.find("elephant", ALL)
+    assert found.url == url
+    assert await index.page(url) == ("An elephant", "# An elephant")
+    assert len(await index.find("monday", ALL)) == 1
+    await index.close()
+
+
+async def test_a_file_that_cannot_be_read_hides_no_other(folder: Path) -> None:
+    class Hurried(LocalIndex):
+        def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
+            yield from super()._files()
+            yield folder / "gone.md", (1, 1)
+
+    index = Hurried(WebSearch(backend="local", folder=str(folder)))
+
+    assert [one.url for one in await index.find("monday", ALL)] == ["sub/note (1).md"]
     await index.close()
 
 

@@ -5,9 +5,11 @@ library. What changed in it is noticed when the next query comes.
 """
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from threading import Lock
@@ -84,14 +86,16 @@ class LocalIndex:
             return
         if not self._folder.is_dir():
             raise SearchFailed("the folder of the local index is not there")
-        found = dict(self._files())
+        found, seen = dict(self._files()), self._seen.copy()
         with self._db:
-            for path in self._seen.keys() - found.keys():
-                self._db.execute("DELETE FROM pages WHERE rowid = ?", (self._seen.pop(path)[0],))
+            for path in seen.keys() - found.keys():
+                self._db.execute("DELETE FROM pages WHERE rowid = ?", (seen.pop(path)[0],))
             for path, (changed, size) in found.items():
-                row, *known = self._seen.get(path, (0, 0, 0))
+                row, *known = seen.get(path, (0, 0, 0))
                 if known != [changed, size]:
-                    self._seen[path] = (self._read(path, row), changed, size)
+                    with suppress(OSError):  # gone meanwhile, or not for this server to read
+                        seen[path] = (self._read(path, row), changed, size)
+        self._seen = seen
         self._looked = time.monotonic()
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
@@ -99,24 +103,33 @@ class LocalIndex:
         for path in self._folder.rglob("*"):
             if path.suffix.lower() not in KINDS or path.is_symlink() or not path.is_file():
                 continue
-            if path.stat().st_size <= FILE_BYTES_MAX:
+            try:
+                stat = path.stat()
+            except OSError:
+                continue  # gone meanwhile
+            if stat.st_size <= FILE_BYTES_MAX:
                 count += 1
                 if count > FILES_MAX:
                     return
-                yield path, (path.stat().st_mtime_ns, path.stat().st_size)
+                yield path, (stat.st_mtime_ns, stat.st_size)
 
     def _read(self, path: Path, row: int) -> int:
         """The row in which the file stands now."""
         text = path.read_text(encoding="utf-8", errors="replace")
         title, text = of_html(text) if path.suffix.lower() in (".html", ".htm") else (_first_line(text), text)
         self._db.execute("DELETE FROM pages WHERE rowid = ?", (row,))
-        values = (title or path.stem, text, self._address(path))
+        values = (title or _legible(path.stem), text, self._address(path))
         self._db.execute("INSERT INTO pages (title, text, url) VALUES (?, ?, ?)", values)
         return self._db.last_insert_rowid()
 
     def _address(self, path: Path) -> str:
         name = path.relative_to(self._folder).as_posix()
-        return f"{self._base.rstrip('/')}/{quote(name)}" if self._base else name
+        return f"{self._base.rstrip('/')}/{quote(os.fsencode(name))}" if self._base else _legible(name)
+
+
+def _legible(name: str) -> str:
+    """A name may hold bytes that are no text."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _first_line(text: str) -> str:
