@@ -85,6 +85,14 @@ async def test_a_tool_of_the_servers_own_is_found_and_run(stage: Stage) -> None:
     assert stage.shown == []  # what this server runs must be declared
 
 
+async def test_a_tool_of_the_servers_own_that_is_not_found_yet_is_no_call_for_the_client(stage: Stage) -> None:
+    early = (stage.call("lookup", {"text": "a"}), CALLED)
+    answer = await stage.ask(early, searching(stage, "lookup"), early, OK, tools=[LOOKUP, SEARCH])
+
+    assert kinds(answer) == ["tool_search_call", "tool_search_output", "antiphon:scripted_call", "message"]
+    assert "find it first, by 'tool_search'" in str(stage.model.prompts[1].items[-1])
+
+
 async def test_what_is_found_under_a_grammar_is_written_under_it(stage: Stage) -> None:
     answer = await stage.ask(
         searching(stage, "sum"),

@@ -339,8 +339,8 @@ class McpSettings(Section, frozen=True, kw_only=True):
     listing_s: Seconds = 300.0
     """How long a list of tools is good, unless its server says so."""
     answer_bytes_max: Positive = 4 * 1024 * 1024
-    """One answer, or one event, of a server at a `url`: larger, and the call fails. `limits.tool_output_chars_max` says how much
-    of a call's output a model is told."""
+    """One answer, or one event, of a server at a `url`: larger, and the call fails. `limits.tool_output_chars_max` says
+    how much of a call's output a model is told."""
 
 
 class WebSearch(Section, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from antiphon.core.ports import TextCheck
 from antiphon.core.toolbox import Callee, Gathered, Hosted
-from antiphon.core.toolsearch import Search
+from antiphon.core.toolsearch import NAME, Search, Unfound
 from antiphon.wire.items import Asking, ClientCall, CustomToolCall, HostedCall, ToolSearchCall
 
 
@@ -64,6 +64,8 @@ class GatheredCall:
         if self.callee is None:
             reason = f"only these tools may be called now: {', '.join(sorted(allowed or ()))}."
             return Refused(self.name, arguments, reason)
+        if isinstance(self.callee, Unfound):
+            return Refused(self.name, arguments, f"find it first, by '{NAME}'.")
         try:
             if isinstance(self.callee, Search):
                 return HostedRequest(self.name, arguments, self.callee, self.callee.lift(arguments))

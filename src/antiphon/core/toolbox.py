@@ -10,7 +10,7 @@ from antiphon.core import clienttools, toolsearch
 from antiphon.core.clienttools import ClientTool, Lift
 from antiphon.core.hosted import Tool, runner_of
 from antiphon.core.prompt import Named, Offer
-from antiphon.core.toolsearch import Deferred, Group, Indexes, Search
+from antiphon.core.toolsearch import Deferred, Group, Indexes, Search, Unfound
 from antiphon.core.unwrap import unwrapped
 from antiphon.errors import InvalidRequest, InvalidValue, UnsupportedParameter
 from antiphon.wire import tools as wire
@@ -50,7 +50,7 @@ class Hosted(Struct, frozen=True):
     """The items of the conversation that bring tools."""
 
 
-Callee: TypeAlias = Streamed | Gathered | Hosted | Search
+Callee: TypeAlias = Streamed | Gathered | Hosted | Search | Unfound
 
 
 class Toolbox(Struct, frozen=True):
@@ -229,6 +229,7 @@ class _Packing:
             if group and offer.name not in self._wanted:
                 self._defer(Deferred(offer.name, offer, tool, group), declared)
                 self._waiting[offer.name] = offer, hosted
+                self.toolbox.callees[offer.name] = Unfound()
             else:
                 self._add(offer, hosted, declared)
 

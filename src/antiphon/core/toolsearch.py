@@ -50,6 +50,10 @@ class Deferred(NamedTuple):
     group: Group | None
 
 
+class Unfound(Struct, frozen=True):
+    """A call of what this server would run, had it been found: no client could make it."""
+
+
 class _Arguments(Struct):
     query: Annotated[str, Meta(min_length=1)]
     limit: Annotated[int, Meta(ge=1, le=FOUND_MAX)] = FOUND
