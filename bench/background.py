@@ -59,7 +59,7 @@ async def begun(store: Store, name: str) -> tuple[Store, object]:
     run = NewRun(
         response=response, request=CreateResponse(model="m"), given=(), history=(), opening=_words(0), now_ms=0
     )
-    assert await store.runs.add("p", run, 10_000)
+    assert await store.runs.add("p", run, queue_max=10_000, per_project_max=10_000)
     claimed = await store.runs.seize("p", name, Lease(owner="bench", until_ms=FAR_MS))
     assert claimed is not None
     return store, claimed.ticket

@@ -285,7 +285,8 @@ async def taking_nothing_new(url: str) -> None:
     async with asyncio.timeout(WAIT_S):
         while (await ask(url, "GET", "/ready")).status == 200:
             pass
-    assert (await create(url)).refusal == (503, None, None)
+    refused = await create(url)
+    assert (refused.refusal, refused.headers["retry-after"]) == ((503, None, None), "1")
 
 
 # -- the save fails

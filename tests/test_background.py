@@ -424,8 +424,9 @@ async def test_no_more_are_made_at_once_than_allowed(scripted: Settings) -> None
         assert (await one.ended(second["id"]))["output"][0]["content"][0]["text"] == "b"
 
 
-async def test_a_full_queue_says_when_to_try_again(scripted: Settings) -> None:
-    async with node(scripted, background_runs_max=1, background_queue_max=1) as one:
+@pytest.mark.parametrize("limit", ["background_queue_max", "background_queue_per_project_max"])
+async def test_a_full_queue_says_when_to_try_again(scripted: Settings, limit: str) -> None:
+    async with node(scripted, background_runs_max=1, **{limit: 1}) as one:
         await asked(one)
         await happens(one.model.is_asked)
         conversation = (await ask(one.url, "POST", "/v1/conversations", {})).value["id"]

@@ -671,8 +671,8 @@ async def test_each_frame_of_open_responses_is_within_one_write(stage: Stage) ->
     body = request(model="played", stream=True)
     async with exchange(stage.url, "POST", f"{OPEN.prefix}/responses", body) as one:
         stage.model.say(Thought("a"), Text("b"))
-        stage.model.say(Text("c"), Finish("stop"))
         await one.head()
+        stage.model.say(Text("c"), Finish("stop"))
         writes = await pieces(one)
 
     assert all(write.startswith((b"event: ", b"data: [DONE]")) and write.endswith(b"\n\n") for write in writes)

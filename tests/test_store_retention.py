@@ -248,7 +248,7 @@ async def test_a_pruned_response_takes_its_run_and_events_along(store: Store) ->
     assert await pruned(store) == 1
 
     assert await store.runs.standing("p", "resp_x") is None
-    assert await store.runs.add("p", run_of("x"), 10)
+    assert await store.runs.add("p", run_of("x"), queue_max=10, per_project_max=10)
     assert await numbers(store) == [0, 1]
     assert await store.runs.seize("p", "resp_x", Lease(owner="b", until_ms=1)) is not None
 

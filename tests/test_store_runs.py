@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def run_of(name: str, after: str | None = None, *, streams: bool = True, **field
 
 async def added(store: Store, *names: str, project: str = "p", **fields: Any) -> None:
     for name in names:
-        assert await store.runs.add(project, run_of(name, **fields), 100)
+        assert await store.runs.add(project, run_of(name, **fields), queue_max=100, per_project_max=100)
 
 
 async def claimed(store: Store, lease: Lease = A, now_ms: int = NOW, most: int = 100, each: int = 100) -> list[Claimed]:
@@ -135,12 +136,23 @@ async def test_a_response_of_the_foreground_has_no_run(store: Store) -> None:
 
 
 async def test_a_full_queue_takes_nothing_more(store: Store) -> None:
-    assert await store.runs.add("p", run_of("x"), 1)
-    assert not await store.runs.add("p", run_of("y"), 1)
-    assert await store.response("p", "resp_y") is None
+    one = partial(store.runs.add, queue_max=1, per_project_max=9)
+    assert await one("p", run_of("x"))
+    assert not await one("q", run_of("y"))
+    assert await store.response("q", "resp_y") is None
     await claimed(store)
 
-    assert await store.runs.add("p", run_of("y"), 1)
+    assert await one("q", run_of("y"))
+
+
+async def test_a_project_cannot_fill_the_queue(store: Store) -> None:
+    one = partial(store.runs.add, queue_max=9, per_project_max=1)
+    assert await one("p", run_of("x"))
+    assert not await one("p", run_of("y"))
+    assert await one("q", run_of("y"))
+    await claimed(store)
+
+    assert await one("p", run_of("y"))
 
 
 # -- who makes it
@@ -329,7 +341,7 @@ async def test_a_parent_erased_meanwhile_takes_nothing_away(store: Store) -> Non
 
 async def test_a_history_of_an_erased_parent_is_no_part_of_what_was_given(store: Store) -> None:
     run = replace(run_of("x", "gone"), history=(said("in_gone"),))
-    assert await store.runs.add("p", run, 10)
+    assert await store.runs.add("p", run, queue_max=10, per_project_max=10)
     (one,) = await claimed(store)
 
     assert one.given == (said("in_x"),)

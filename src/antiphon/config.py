@@ -131,7 +131,8 @@ class Limits(Section, frozen=True, kw_only=True):
     background_runs_per_project_max: Positive = 100
     """Background responses being made at once: by this process, and for one project by all that share the store."""
     background_queue_max: Annotated[int, Meta(ge=0)] = 1_000
-    """Background responses that wait for their turn; beyond it 429."""
+    background_queue_per_project_max: Annotated[int, Meta(ge=0)] = 500
+    """Background responses that wait for their turn, in all and for one project; beyond it 429."""
     background_lease_s: Seconds = 10.0
     """How long after the last sign of life of the process that makes it another takes a background response over."""
     background_attempts_max: Positive = 25

@@ -260,3 +260,4 @@ class Unavailable(ApiError):
     """The server is starting up or shutting down. Please try again."""
 
     status = 503
+    headers: ClassVar[dict[str, str]] = {"retry-after": "1"}

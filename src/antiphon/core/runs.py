@@ -77,9 +77,10 @@ class Standing(Struct, frozen=True, kw_only=True):
 class Runs(Protocol):
     """Remembers runs. Raises StorageError when the medium fails."""
 
-    async def add(self, project: str, run: NewRun, queue_max: int) -> bool:
+    async def add(self, project: str, run: NewRun, *, queue_max: int, per_project_max: int) -> bool:
         """Stores the response with its own items, and the run, which waits for somebody to make it. False, with nothing
-        written, when so many wait already. The lock of its conversation no longer ends by itself."""
+        written, when so many wait already, in all or of the project. The lock of its conversation no longer ends by
+        itself."""
         ...
 
     async def claim(self, lease: Lease, now_ms: int, *, runs_max: int, per_project_max: int) -> Sequence[Claimed]:

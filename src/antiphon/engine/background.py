@@ -124,7 +124,9 @@ class Background:
             opening=opening,
             now_ms=time_ms(),
         )
-        if not await self._runs.add(project, run, self._world.limits.background_queue_max):
+        limits = self._world.limits
+        most = limits.background_queue_per_project_max
+        if not await self._runs.add(project, run, queue_max=limits.background_queue_max, per_project_max=most):
             raise QueueFull
         self._wanted.set()
 

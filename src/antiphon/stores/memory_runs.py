@@ -50,8 +50,9 @@ class MemoryRuns:
         self._conversations = conversations
         self._runs: dict[tuple[str, str], _Run] = {}
 
-    async def add(self, project: str, run: NewRun, queue_max: int) -> bool:
-        if await self.waiting() >= queue_max:
+    async def add(self, project: str, run: NewRun, *, queue_max: int, per_project_max: int) -> bool:
+        waiting = [of for (of, _), each in self._under_way() if not each.owner]
+        if len(waiting) >= queue_max or waiting.count(project) >= per_project_max:
             return False
         response = run.response
         self._rows.keep(project, response, run.given, run.history)

@@ -56,12 +56,12 @@ class StoredRuns:
 
     # -- writing
 
-    async def add(self, project: str, run: NewRun, queue_max: int) -> bool:
+    async def add(self, project: str, run: NewRun, *, queue_max: int, per_project_max: int) -> bool:
         if len(run.given) + len(run.history) > sql.PLACES:
             raise StorageError(f"{NOT_SAVED} (it has more than {sql.PLACES} items)")
         body, request = sql.encode_body(run.response), sql.encode_request(run.request)
         rows = sql.item_rows(run.given, is_input=True)
-        scene = partial(_add, project, run, body, request, rows, queue_max)
+        scene = partial(_add, project, run, body, request, rows, (queue_max, per_project_max))
         size = len(body) + len(request) + conversations.text_bytes(rows)
         is_added = await self._access.write(scene, size, NOT_SAVED)
         self._news.call()
@@ -152,8 +152,15 @@ def _added_events(n: int, attempt: int, rows: Sequence[EventRow]) -> list[Query]
 # -- scripts
 
 
-def _add(project: str, run: NewRun, body: str, request: str, rows: list[sql.ItemRow], queue_max: int) -> Script[bool]:
+def _add(
+    project: str, run: NewRun, body: str, request: str, rows: list[sql.ItemRow], most: tuple[int, int]
+) -> Script[bool]:
+    queue_max, per_project_max = most
     (waiting,) = yield from column_of(sql.COUNT_WAITING, ())
+    if waiting >= per_project_max:  # so many may be the project's
+        (own,) = yield from column_of(sql.COUNT_WAITING_OF, (project,))
+        if own >= per_project_max:
+            return False
     if waiting >= queue_max:
         return False
     response, events = run.response, _event_rows(run.opening, run.now_ms)

@@ -153,6 +153,9 @@ READ_RUN = """
 SELECT r.project, r.id, r.model, r.created_at, r.body, b.request, b.given, b.streams, b.attempt
 FROM runs b JOIN responses r ON r.n = b.response WHERE b.response = ?"""
 COUNT_WAITING = "SELECT count(*) FROM runs WHERE is_over = 0 AND owner = ''"
+COUNT_WAITING_OF = """
+SELECT count(*) FROM runs b JOIN responses r ON r.n = b.response
+WHERE b.is_over = 0 AND b.owner = '' AND r.project = ?"""
 COUNT_UNDER_WAY = """
 SELECT r.project, count(*) FROM runs b JOIN responses r ON r.n = b.response
 WHERE b.is_over = 0 AND b.lease_until > ? GROUP BY r.project"""
