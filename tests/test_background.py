@@ -15,15 +15,13 @@ from antiphon.config import Settings
 from antiphon.core.deltas import Finish, Text, Thought
 from antiphon.core.fold import fold
 from antiphon.core.hosted import Tool
-from antiphon.engine.background import LOOK_S
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory import MemoryStore
-from tests.conftest import changed, serve
+from tests.conftest import WAIT_S, changed, serve
 from tests.rawclient import (
     COMMENT,
     DONE,
-    WAIT_S,
     Answer,
     Frame,
     Played,
@@ -73,7 +71,7 @@ class Node:
 
 @asynccontextmanager
 async def node(settings: Settings, *tools: Tool, **limits: Any) -> AsyncIterator[Node]:
-    settings = changed(settings, limits={"background_lease_s": 1.0, "shutdown_grace_s": 0.2, **limits})
+    settings = changed(settings, limits={"shutdown_grace_s": 0.2, **limits})
     store, model = stores.build(settings.storage, settings.limits), Played()
     try:
         async with serving(settings, store, model, ScriptedModel(Scripted(), settings.limits), more=tools) as url:
@@ -357,11 +355,51 @@ async def test_another_process_cancels_it_and_the_model_stops(one: Node, other: 
         maker, canceller = (one, other) if one.model.is_asked.is_set() else (other, one)
         response = (await canceller.cancel(response_id)).value
         frames = [*before, *await stream.frames()]
-        await asyncio.wait_for(maker.model.is_over.wait(), LOOK_S * 20)
+        await happens(maker.model.is_over)
 
     assert (response["status"], response["output"][0]["content"][0]["text"]) == ("cancelled", "half")
     assert final(frames) == response == await maker.get(response_id)
     assert frames[-2].event == "response.incomplete"
+
+
+async def test_one_that_is_just_being_taken_here_is_cancelled(scripted: Settings) -> None:
+    """Its process has claimed it, but has not heard so yet."""
+    store, model = stores.build(scripted.storage, scripted.limits), Played()
+    runs = store.runs
+    is_claimed, is_wanted = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        """Answers what it did a little later."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(runs, name)
+
+        async def claim(self, *given: Any, **more: Any) -> Any:
+            if claimed := await runs.claim(*given, **more):
+                is_claimed.set()
+                await is_wanted.wait()
+            return claimed
+
+        async def standing(self, *given: Any) -> Any:
+            is_wanted.set()
+            return await runs.standing(*given)
+
+        async def seize(self, *given: Any) -> Any:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            return await runs.seize(*given)
+
+    store.runs = Slow()  # type: ignore[misc]
+    async with serving(scripted, store, model) as url:
+        one = Node(url, model)
+        queued = await asked(one)
+        await happens(is_claimed)
+        response = (await one.cancel(queued["id"])).value
+        seen = await one.get(queued["id"])
+    await store.close()
+
+    assert response["status"] == "cancelled"
+    assert seen == response
 
 
 async def test_one_that_waits_is_cancelled_without_being_made(scripted: Settings) -> None:

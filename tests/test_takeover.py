@@ -22,6 +22,8 @@ from antiphon.core.past import Past
 from antiphon.core.prompt import Named, Offer, Prompt
 from antiphon.core.runs import Lease
 from antiphon.core.toolbox import Streamed
+from antiphon.engine import background, journal
+from antiphon.engine.retention import HOUR_S
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.tools.scripted import ScriptedTool
@@ -43,8 +45,8 @@ from antiphon.wire.items import (
 from antiphon.wire.response import Response
 from antiphon.wire.tools import ScriptedTool as Declaration
 from antiphon.wire.web import SearchWeb, WebResult, WebSearchCall
-from tests.conftest import changed
-from tests.rawclient import WAIT_S, Played, ask, create, final, serving, streaming
+from tests.conftest import WAIT_S, changed
+from tests.rawclient import Played, ask, create, final, serving, streaming
 from tests.test_api_requests import PICTURE
 from tests.test_background import STOP, TOOL, Node, asked, happens, node
 
@@ -543,6 +545,32 @@ async def test_a_process_that_stood_still_writes_nothing_and_stops(scripted: Set
 
     assert response["output"][-1]["content"][0]["text"] == "whole"
     assert len(response["output"]) == 2
+
+
+async def test_a_process_that_stood_still_goes_on_with_what_nobody_took(
+    scripted: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(scripted) as one:
+        first = await asked(one)
+        one.model.say(Text("who"))
+        await one.until(first["id"], lambda response: response["output"])
+        monkeypatch.setattr(background, "time", Later())
+        monkeypatch.setattr(background, "time_ms", lambda: journal.time_ms() + HOUR_S * 1000)
+        second = await asked(one, model="scripted")
+        await one.ended(second["id"])  # so it has looked for what is left
+        one.model.say(Text("le"), STOP)
+        response = await one.ended(first["id"])
+
+    assert response["status"] == "completed"
+    assert response["output"][0]["content"][0]["text"] == "whole"
+    assert len(one.model.prompts) == 1
+
+
+class Later:
+    """In place of the module `time`: all leases have ended."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() + HOUR_S
 
 
 # -- a process that is told to stop

@@ -104,6 +104,8 @@ class Background:
         self._make = make
         self._owner = f"{world.new_id('process')}_{os.getpid()}"
         self._attempts: dict[Key, _Attempt] = {}
+        self._taking = asyncio.Lock()
+        """Held until what is taken is among the attempts, so that who takes it away finds it there."""
         self._signals = Signals(self._runs, lambda key: key in self._attempts)
         self._wanted = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
@@ -148,14 +150,14 @@ class Background:
         while True:
             now = time.monotonic()
             try:
+                if self._attempts and now >= renew_at:  # first: who stood still must not take over from itself
+                    renew_at = now + self._world.limits.background_lease_s / 3
+                    tickets = [one.ticket for one in self._attempts.values() if not one.is_over]
+                    await self._runs.renew(tickets, self._lease())
                 if self._wanted.is_set() or now >= sweep_at:
                     self._wanted.clear()
                     sweep_at = now + self._sweep_s
                     await self._claim()
-                if self._attempts and now >= renew_at:
-                    renew_at = now + self._world.limits.background_lease_s / 3
-                    tickets = [one.ticket for one in self._attempts.values() if not one.is_over]
-                    await self._runs.renew(tickets, self._lease())
                 if self._attempts:
                     await self._look()
             except StorageError as error:
@@ -171,12 +173,16 @@ class Background:
         room = limits.background_runs_max - len(self._attempts)
         if self._closing.is_set() or room <= 0:
             return
-        claimed = await self._runs.claim(
-            self._lease(), time_ms(), runs_max=room, per_project_max=limits.background_runs_per_project_max
-        )
-        if self._closing.is_set():  # since
-            await self._runs.release([one.ticket for one in claimed])
-            return
+        async with self._taking:
+            claimed = await self._runs.claim(
+                self._lease(), time_ms(), runs_max=room, per_project_max=limits.background_runs_per_project_max
+            )
+            if not self._closing.is_set():
+                self._begin(claimed)
+                return
+        await self._runs.release([one.ticket for one in claimed])
+
+    def _begin(self, claimed: Sequence[Claimed]) -> None:
         for one in claimed:
             key = (one.ticket.project, one.ticket.response_id)
             if key in self._attempts:  # this process stood still for longer than its lease
@@ -339,9 +345,10 @@ class Background:
             standing = await self._runs.standing(project, response_id)
             if standing is None or standing.is_over:
                 return
-            if key in self._attempts:
-                self._attempts[key].leave()
-            claimed = await self._runs.seize(project, response_id, self._lease())
+            async with self._taking:
+                if key in self._attempts:
+                    self._attempts[key].leave()
+                claimed = await self._runs.seize(project, response_id, self._lease())
             if claimed is not None:
                 await self._end(claimed, await self._past(project, response_id), None)
 
