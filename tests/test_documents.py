@@ -4,6 +4,7 @@ import ast
 import asyncio
 import contextlib
 import datetime
+import signal
 import socket
 import struct
 import sys
@@ -17,13 +18,13 @@ import msgspec
 import pytest
 
 from antiphon.config import Documents
-from antiphon.documents.reader import START, DocumentReader, Unreadable
+from antiphon.documents.reader import START, DocumentReader, Unreadable, _end
 from antiphon.errors import InvalidRequest, TooManyRequests
 from tests import papers
+from tests.conftest import WAIT_S
 from tests.websites import article
 
 PARAM = "input[0].content[1].file_data"
-WAIT_S = 20
 HELLO = papers.word("Hello")
 
 
@@ -335,23 +336,39 @@ async def test_a_worker_that_hangs_is_ended_in_time(before: str) -> None:
         await outcome(before + "import time; time.sleep(60)", timeout_s=0.5)
 
 
-async def test_a_worker_ends_with_all_that_it_started(tmp_path: Any) -> None:
-    """The connection that its child inherited is closed only when the child is gone."""
+async def test_a_worker_ends_with_all_that_it_started() -> None:
+    """The connection that its child has too is closed only when both are gone."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        child = (
-            f"import os, socket, time; c = socket.create_connection({listener.getsockname()!r})\n"
-            "os.fork(); os.set_inheritable(c.fileno(), True); time.sleep(60)"
+        listener.settimeout(WAIT_S)
+        parent = (
+            f"import os, socket, sys, time; c = socket.create_connection({listener.getsockname()!r})\n"
+            "sys.stdin.buffer.read(); os.fork() or time.sleep(60)\nwhile True: print('x' * 10**6)"
         )
-        with pytest.raises(InvalidRequest, match="longer than"):
-            await outcome(child, timeout_s=1)
+        with pytest.raises(InvalidRequest, match="damaged"):
+            await outcome(parent, chars_max=1000)
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(WAIT_S)
             assert connection.recv(1) == b""
 
 
+async def test_a_worker_that_said_more_than_anybody_read_is_ended_too() -> None:
+    talks = "while True: print('x' * 10**6)"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", talks), stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout
+    async with asyncio.timeout(WAIT_S):
+        while not process.stdout._paused:  # type: ignore[attr-defined] # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+        await _end(process)
+
+    assert process.returncode == -signal.SIGKILL
+
+
 async def test_a_client_that_leaves_ends_the_worker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT_S)
         code = f"import socket, time; c = socket.create_connection({listener.getsockname()!r}); time.sleep(60)"
         reading = asyncio.create_task(outcome(code))
         connection, _ = await asyncio.to_thread(listener.accept)
@@ -416,6 +433,7 @@ async def test_every_worker_reads_isolated() -> None:
 
 async def test_only_so_many_are_read_at_once_and_only_so_many_wait() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(WAIT_S)
         wait = f"import socket; socket.create_connection({listener.getsockname()!r}).recv(1)\n"
         reader = DocumentReader(Documents(processes_max=1, waiting_max=1), wait + START)
         ask: Callable[[], Any] = lambda: reader.text(papers.pdf(["x"]), filename="", media_type="", param=PARAM)  # noqa: E731

@@ -173,7 +173,10 @@ async def _answer(process: Process, data: bytes, bytes_max: int) -> bytes:
 
 
 async def _end(process: Process) -> None:
+    assert process.stdout
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        while await process.stdout.read(PIECE_BYTES):
+            pass  # before all is read, asyncio does not see that it ended
         await process.wait()
