@@ -358,6 +358,8 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "include": draw(st.lists(st.sampled_from(["message.output_text.logprobs", "reasoning.encrypted_content"]))),
     }
     body |= draw(st.sampled_from(STREAMING)) | draw(st.sampled_from(COMPACTING))
+    if not body.get("store", True):
+        body.pop("expires_after", None)
     return msgspec.json.decode(msgspec.json.encode(body))  # type: ignore[no-any-return]
 
 
