@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,12 +16,13 @@ from typing import Any, Final, Protocol, TypeAlias
 import apsw
 import psycopg
 
+from tests.ports import free_port
 from tests.postgres import Cluster
 from tests.rawclient import ask
 
 ROOT: Final = Path(__file__).parent.parent
 LEASE_S: Final = 1.0
-START_S: Final = 30.0
+START_S: Final = 60.0
 IN_FLIGHT: Final = """
 SELECT (SELECT e.data FROM response_events e WHERE e.response = b.response ORDER BY e.seq DESC LIMIT 1)
 FROM runs b WHERE b.is_over = 0 AND b.owner LIKE '{owner}' ESCAPE '!'"""
@@ -42,8 +42,7 @@ class Server:
         self.flags: tuple[str, ...] = ()
         """More of them, from the next start on."""
         self._note = folder / f"{name}.commit"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None

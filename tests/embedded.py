@@ -11,8 +11,8 @@ from antiphon.core.deltas import Delta, Finish, Text, Thought, ToolCall
 from antiphon.core.prompt import Offer, Prompt, Sampling
 from antiphon.models.local import LocalModel
 from antiphon.wire.items import InputText, Logprob, Message
+from tests.conftest import WAIT_S
 
-WAIT_S = 20.0
 WEATHER = Offer(
     name="get_weather",
     description="Get the weather",

@@ -30,8 +30,9 @@ PIXEL = b"\x89PNG\r\n\x1a\n"
 class Remote:
     """An MCP server and what it has seen. `era`: "modern", "legacy" (streamable HTTP with sessions) or "sse"."""
 
-    def __init__(self, era: str = "modern") -> None:
+    def __init__(self, era: str = "modern", port: int = 0) -> None:
         self.era = era
+        self.port = port
         self.calls: list[str] = []
         self.methods: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -45,7 +46,6 @@ class Remote:
         """Ends the connection instead of answering a call."""
         self.answers: dict[str, str] = {}
         """To these methods, instead of its own: what follows the id. Nothing at all where that is empty."""
-        self.port = 0
         self.stopping = asyncio.Event()
 
     @property
@@ -83,7 +83,7 @@ class Remote:
             finally:
                 self.stopping.set()
                 server.should_exit = True
-                await asyncio.wait_for(task, 20)
+                await asyncio.wait_for(task, 60)
 
     async def _noted(self, app: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 import psycopg
 
 from antiphon.stores import postgres_schema
+from tests.ports import free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
 COMMAND_WAIT_S = 60
@@ -44,8 +44,7 @@ class Cluster:
         self._bin = bin_
         self._folder = Path(tempfile.mkdtemp(prefix="antiphon-postgres-"))
         self._data = self._folder / "data"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._tables: list[str] = []
         if os.getuid() == 0:
             shutil.chown(self._folder, "nobody")

@@ -31,10 +31,8 @@ from antiphon.engine.world import World
 from antiphon.errors import ApiError
 from antiphon.net.fetch import Fetcher
 from antiphon.sealing import Seal
-from tests.conftest import listening
+from tests.conftest import WAIT_S, listening
 
-WAIT_S = 20
-"""Bounds every wait of a test; reached only when something is broken."""
 ERROR_BYTES_MAX = 4096
 READ_BUFFER_BYTES = 1 << 26
 

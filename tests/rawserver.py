@@ -6,9 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
 
-WAIT_S = 10.0
-"""Bounds every wait of a test; reached only when something is broken."""
-
 
 class Asked(NamedTuple):
     method: str

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import WAIT_S
+
 ROOT = Path(__file__).parent.parent
-START_S = 60
-WAIT_S = 20
 SECRET = base64.b64encode(b"s" * 32).decode()
 
 
@@ -47,9 +47,9 @@ class Served:
         """The lines with these fields, as far as they have come."""
         return [line for line in self._lines if fields.items() <= line.items()]
 
-    async def wait_said(self, count: int = 1, wait_s: float = WAIT_S, **fields: Any) -> dict[str, Any]:
+    async def wait_said(self, count: int = 1, **fields: Any) -> dict[str, Any]:
         """The line with these fields that comes as the so-manieth of them."""
-        async with asyncio.timeout(wait_s), self._more:
+        async with asyncio.timeout(WAIT_S), self._more:
             await self._more.wait_for(lambda: self._is_over or len(self.said(**fields)) >= count)
         found = self.said(**fields)
         assert len(found) >= count, f"no {fields}: {self.other} {self._lines}"
@@ -88,7 +88,7 @@ async def started(*words: str, **environ: str) -> AsyncIterator[Served]:
 async def served(*words: str, **environ: str) -> AsyncIterator[Served]:
     """A server that serves the scripted model, or what else it is told."""
     async with started(*words, **environ) as one:
-        one.url = (await one.wait_said(wait_s=START_S, event="serving"))["address"].removesuffix("/v1")
+        one.url = (await one.wait_said(event="serving"))["address"].removesuffix("/v1")
         yield one
 
 

@@ -13,8 +13,8 @@ from antiphon.errors import StorageError
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.items import Item
 from antiphon.wire.response import Response
-from tests.conftest import changed
-from tests.rawclient import WAIT_S, Exchange, Played, ask, create, exchange, final, parsed, request, serving, streaming
+from tests.conftest import WAIT_S, changed
+from tests.rawclient import Exchange, Played, ask, create, exchange, final, parsed, request, serving, streaming
 
 STOP = Finish("stop")
 TEXT = "response.output_text.delta"

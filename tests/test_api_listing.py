@@ -19,8 +19,8 @@ from antiphon.stores.memory import MemoryStore
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response, ResponseStatus
-from tests.conftest import changed, serve
-from tests.rawclient import WAIT_S, Answer, Played, ask, create, exchange, request, scripted_in, serving
+from tests.conftest import WAIT_S, changed, serve
+from tests.rawclient import Answer, Played, ask, create, exchange, request, scripted_in, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,9 +20,8 @@ import pytest_asyncio
 from antiphon.config import Settings
 from antiphon.core.deltas import Finish, Text
 from antiphon.stores.sqlite import SqliteStore
-from tests.conftest import serve
+from tests.conftest import WAIT_S, serve
 from tests.rawclient import (
-    WAIT_S,
     Answer,
     Exchange,
     Played,
@@ -40,7 +39,6 @@ from tests.rawclient import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parent.parent
-START_S = 60
 FUNCTION = {"type": "function", "name": "f"}
 STOP = Finish("stop")
 
@@ -261,7 +259,7 @@ async def process(
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     reading = asyncio.create_task(read_log(server, address))
     try:
-        yield server, await asyncio.wait_for(address, START_S)
+        yield server, await asyncio.wait_for(address, WAIT_S)
     finally:
         if server.returncode is None:
             server.kill()

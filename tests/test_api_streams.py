@@ -15,11 +15,10 @@ from antiphon.engine.log import EventLog
 from antiphon.errors import ApiError, ContextLengthExceeded, ModelError, ModelOverloaded
 from antiphon.stores.memory import MemoryStore
 from antiphon.wire.events import Event, OutputTextDelta
-from tests.conftest import changed, serve
+from tests.conftest import WAIT_S, changed, serve
 from tests.rawclient import (
     COMMENT,
     DONE,
-    WAIT_S,
     Exchange,
     Frame,
     Played,
@@ -187,7 +186,7 @@ async def test_on_the_event_loop_that_serve_uses_no_head_is_held_back_for_ever(s
     async def silences(wait_s: float) -> None:
         async with stage(scripted, Played(), first_byte_wait_s=wait_s) as url:
             for _ in range(25):  # whether a timer ends a hair before the deadline hangs on the time of day
-                async with asyncio.timeout(5), streaming(url, model="played") as one:
+                async with asyncio.timeout(WAIT_S), streaming(url, model="played") as one:
                     await one.head()
 
     def on_uvloop() -> None:

@@ -41,7 +41,8 @@ from antiphon.wire.items import (
 from antiphon.wire.items import Refusal as RefusalPart
 from antiphon.wire.response import InputTokensDetails, OutputTokensDetails, Usage
 from tests import recorded
-from tests.rawserver import WAIT_S, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
+from tests.conftest import WAIT_S
+from tests.rawserver import RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
 
 Object: TypeAlias = dict[str, Any]
 

@@ -21,6 +21,7 @@ from antiphon import welcome as welcome_words
 from antiphon.config import Server
 from antiphon.core.ports import Check
 from antiphon.errors import AntiphonError
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60
@@ -65,9 +66,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    return free_port()
 
 
 # Words.
@@ -553,6 +552,7 @@ def test_a_server_that_falls_silent_or_breaks_off_is_named(canned: Canned) -> No
         pass
     canned.hold.set()
     canned.promised_bytes = 1000
+    server = client.Server(canned.url, None, silence_timeout_s=TIMEOUT_S)
     with pytest.raises(AntiphonError, match="broke the connection"), server.call("GET", "/models") as answer:
         answer.read()
 

@@ -85,7 +85,6 @@ def turns(page: Page) -> Locator:
 
 async def test_a_turn_streams_while_other_pages_are_looked_at_and_says_what_it_took(page: Page) -> None:
     await begin(page, "think hmm | pace 40 | say one two three four five")
-    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
     await expect(turns(page).last).to_contain_text("one two")
     await page.get_by_role("link", name="Explorer").click()
     await expect(page.locator(".index")).to_be_visible()
@@ -105,6 +104,7 @@ async def test_a_turn_streams_while_other_pages_are_looked_at_and_says_what_it_t
 async def test_escape_stops_a_turn_which_the_conversation_then_goes_on_from(page: Page) -> None:
     await begin(page, "say before | stall")
     await expect(turns(page).last).to_contain_text("stalling")
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
     await page.keyboard.press("Escape")
     await expect(turns(page).last).to_contain_text("cancelled")
     await expect(await say(page, "tell items.0.content.0.text")).to_contain_text('"say before | stall"')

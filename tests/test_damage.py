@@ -18,8 +18,8 @@ from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.postgres import PostgresStore
 from antiphon.stores.sqlite import SqliteStore
 from antiphon.wire.response import ConversationUse
-from tests.conftest import changed
-from tests.rawclient import WAIT_S, Played, ask, final, serving
+from tests.conftest import WAIT_S, changed
+from tests.rawclient import Played, ask, final, serving
 from tests.test_background import UNFINISHED, Node
 from tests.test_store import bounded, turn
 from tests.test_store_runs import NOW, SOON, B, added, begun, claimed, deltas, ended, in_conversation, numbers, times

@@ -19,8 +19,8 @@ from antiphon.wire.items import ContainerFileCitation, Logprob, TopLogprob, UrlC
 from antiphon.wire.shapes import AtLeast, Each, Fields, Forms, Shape, Tagged, Words
 from antiphon.wire.shapes import Text as Bounded
 from tests import wirecheck
-from tests.conftest import changed, serve
-from tests.rawclient import WAIT_S, Answer, Exchange, Played, ask, exchange, request, scripted_in, serving
+from tests.conftest import WAIT_S, changed, serve
+from tests.rawclient import Answer, Exchange, Played, ask, exchange, request, scripted_in, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

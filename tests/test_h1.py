@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from antiphon.net import h1
+from tests.conftest import WAIT_S
 from tests.rawserver import HEAD, RawServer, Wire, answers, chunked, hangs_up, streams
-
-WAIT_S = 10.0
 
 
 @asynccontextmanager

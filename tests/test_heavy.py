@@ -18,8 +18,8 @@ from antiphon.core.prompt import Offer, Prompt
 from antiphon.errors import InvalidRequest
 from antiphon.models.constraint import constraint
 from antiphon.wire.formats import JsonSchemaFormat
-from tests.conftest import serve
-from tests.rawclient import WAIT_S, Answer, ask, create, scripted_in
+from tests.conftest import WAIT_S, serve
+from tests.rawclient import Answer, ask, create, scripted_in
 from tests.strategies import nested
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,7 +13,8 @@ from antiphon.core.deltas import Text
 from antiphon.core.ports import Store
 from antiphon.core.requests import Mark
 from antiphon.errors import ModelError
-from tests.rawclient import WAIT_S, Answer, ask, create, exchange, final, request, streaming
+from tests.conftest import WAIT_S
+from tests.rawclient import Answer, ask, create, exchange, final, request, streaming
 from tests.test_background import STOP, Node, happens, node
 from tests.test_store import KINDS, bounded, opened
 

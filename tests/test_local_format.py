@@ -26,8 +26,8 @@ from antiphon.models.local import LocalModel
 from antiphon.wire.formats import JsonObjectFormat, JsonSchemaFormat
 from antiphon.wire.items import FunctionCall, FunctionCallOutput, InputImage, InputText, Message
 from antiphon.wire.tools import Grammar
-from tests.conftest import serve
-from tests.embedded import TREE, WAIT_S, WEATHER, Said, say
+from tests.conftest import WAIT_S, serve
+from tests.embedded import TREE, WEATHER, Said, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

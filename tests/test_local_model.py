@@ -37,7 +37,8 @@ from antiphon.models.local import LocalModel, request, rooted
 from antiphon.models.upstream import Upstream
 from antiphon.wire.response import Usage
 from antiphon.wire.tools import Grammar
-from tests.embedded import TREE, WAIT_S, WEATHER, prompt, say
+from tests.conftest import WAIT_S
+from tests.embedded import TREE, WEATHER, prompt, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -134,7 +135,7 @@ async def test_it_is_listed_under_its_own_name_and_found_well(model: LocalModel)
 async def test_nobody_without_its_key_may_ask_the_worker(model: LocalModel) -> None:
     worker, _ = await model._engine()
     stranger = Upstream(
-        worker.ready.address, connect_timeout_s=5, silence_timeout_s=5, attempts_max=1, line_bytes_max=100_000
+        worker.ready.address, connect_timeout_s=WAIT_S, silence_timeout_s=WAIT_S, attempts_max=1, line_bytes_max=100_000
     )
     with pytest.raises(ModelError, match="refused the key"):
         await stranger.get("/slots")
@@ -466,7 +467,7 @@ async def test_the_worker_of_a_killed_server_ends_by_itself() -> None:
     script = (
         "import asyncio; from antiphon.models.llama_worker import *; from antiphon.models import tiny\n"
         "async def main():\n"
-        "    worker = await Worker.start(Wanted(path=str(tiny.path()), name='t', threads=1, context_tokens=512), 20)\n"
+        "    worker = await Worker.start(Wanted(path=str(tiny.path()), name='t', threads=1, context_tokens=512), 60)\n"
         "    print(worker.pid, flush=True); await asyncio.Event().wait()\n"
         "asyncio.run(main())"
     )

@@ -25,6 +25,7 @@ from antiphon.wire.items import McpHttpError
 from antiphon.wire.tools import McpTool as Declaration
 from tests.conftest import WAIT_S, changed, serve
 from tests.mcpserver import Remote
+from tests.ports import free_port
 from tests.rawclient import ask, create
 
 ADD = 'call docs__add {"a": 1, "b": 2}'
@@ -176,7 +177,7 @@ async def test_connections_are_bounded_and_idle_ones_end(fetcher: Fetcher, remot
 
 @pytest.mark.parametrize("era", ["legacy", "modern", "sse"])
 async def test_a_server_that_restarted_is_connected_to_again(speech: Speech, era: str) -> None:
-    remote = Remote(era)
+    remote = Remote(era, free_port())
     async with remote.serving():
         place = Place(url=remote.url)
         assert (await added(speech, place))[0] == "3"
@@ -238,7 +239,7 @@ async def test_a_list_that_was_asked_for_before_a_change_is_not_kept(fetcher: Fe
 
 async def test_a_connection_that_is_no_longer_told_of_changes_is_not_used_again(fetcher: Fetcher) -> None:
     told: list[Any] = []
-    remote, speech = Remote(), Speech(McpSettings(), fetcher, told.append)
+    remote, speech = Remote(port=free_port()), Speech(McpSettings(), fetcher, told.append)
     async with asyncio.timeout(WAIT_S):
         async with remote.serving():
             place = Place(url=remote.url)

@@ -15,7 +15,7 @@ from antiphon.config import Auth, ChatUpstream, Settings
 from antiphon.core.ports import Store
 from antiphon.core.rollups import BOUNDS_MS, Rollup, Tally, class_of, quantile
 from antiphon.engine.meter import Meter
-from tests.conftest import changed, serve
+from tests.conftest import WAIT_S, changed, serve
 from tests.rawclient import ask, create
 from tests.test_store import KINDS, bounded, opened
 
@@ -124,7 +124,7 @@ async def test_all_that_is_asked_for_is_counted_with_what_came_of_it(url: str, c
     assert (await create(root, model="none")).status == 400
     assert (await create(root, temperature=9)).status == 400
     made = await client.responses.create(model="scripted", input="say five", background=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while made.status != "completed":
             made = await client.responses.retrieve(made.id)
 

@@ -12,12 +12,12 @@ from antiphon.engine import background, signals
 from antiphon.engine.engine import Engine
 from antiphon.stores import postgres_bell
 from antiphon.stores.postgres import PostgresStore
-from tests.conftest import changed
+from tests.conftest import WAIT_S, changed
 from tests.rawclient import exchange, streaming
 from tests.test_background import STOP, Node, asked, happens, node
 from tests.test_postgres import other, result, run, store, until
 from tests.test_postgres_server import SECRET
-from tests.test_store import WAIT_S, turn
+from tests.test_store import turn
 from tests.test_store_runs import NOW, SOON, A, B, T, begun, deltas, ended
 
 __all__ = ["other", "store"]

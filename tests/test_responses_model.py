@@ -31,7 +31,8 @@ from antiphon.wire.items import (
     SummaryText,
 )
 from tests import recorded
-from tests.rawserver import HEAD, WAIT_S, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
+from tests.conftest import WAIT_S
+from tests.rawserver import HEAD, RawServer, Script, Wire, answers, breaks_off, chunked, stalls, streams
 
 Object: TypeAlias = dict[str, Any]
 

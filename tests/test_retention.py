@@ -7,7 +7,7 @@ import pty
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -189,10 +189,13 @@ async def test_a_reader_whose_events_go_meanwhile_is_not_told_that_it_is_over(tm
 async def test_a_sweep_that_fails_is_logged_and_comes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_file(tmp_path)
     await store.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await Sweeper(store.retention, lambda: T).sweep_for_ever(Retention())
-    assert "what is old was not swept" in "".join(capsys.readouterr())
+    sweeping = asyncio.create_task(Sweeper(store.retention, lambda: T).sweep_for_ever(Retention()))
+    said = ""
+    async with asyncio.timeout(WAIT_S):
+        while "what is old was not swept" not in said:
+            await asyncio.sleep(0)
+            said += "".join(capsys.readouterr())
+    assert sweeping.cancel()
 
 
 # -- antiphon responses prune

@@ -50,10 +50,10 @@ from antiphon.wire.items import (
 )
 from antiphon.wire.response import IncompleteDetails, ReasoningConfig, Response, ResponseError, Usage
 from antiphon.wire.tools import FunctionTool, NamedFunction
+from tests.conftest import WAIT_S
 
-WAIT_S = 30
-TEST_S = 60
-LOCK_WAIT_S = 90
+TEST_S = 180
+LOCK_WAIT_S = 240
 """Longer than a test may take: one that waits for a lock where it must not fails."""
 
 
@@ -1309,7 +1309,7 @@ async def test_a_save_waits_for_another_process_without_holding_up_the_loop(
 async def test_a_lock_that_is_not_given_back_fails_the_save_in_the_end(tmp_path: Path) -> None:
     store = open_file(tmp_path, lock_wait_s=0.5)
     with locked(tmp_path / "store.db"):  # all of a group wait once: one by one, they would take longer than a test may
-        saves = await asyncio.gather(*(turn(store, str(number)) for number in range(150)), return_exceptions=True)
+        saves = await asyncio.gather(*(turn(store, str(number)) for number in range(400)), return_exceptions=True)
         assert {type(save) for save in saves} == {StorageError}
         assert "locked" in str(saves[0])
         assert not (await store.check()).ok

@@ -25,7 +25,8 @@ from antiphon.wire.formats import JsonSchemaFormat
 from antiphon.wire.request import CreateResponse, TextOptions
 from antiphon.wire.response import ConversationUse, Response
 from antiphon.wire.tools import FunctionTool, NamedFunction
-from tests.test_store import KINDS, WAIT_S, answer, bounded, ids, made, open_file, opened, said, turn
+from tests.conftest import WAIT_S
+from tests.test_store import KINDS, answer, bounded, ids, made, open_file, opened, said, turn
 
 __all__ = ["bounded"]
 

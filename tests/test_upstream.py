@@ -4,7 +4,7 @@ import asyncio
 import gc
 import gzip
 import logging
-import socket
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,9 @@ from antiphon.models.sse import EventSplitter
 from antiphon.models.upstream import Upstream
 from antiphon.net.h1 import Broken, Fault, NotHttp, Silent, Unreachable
 from tests import recorded
-from tests.rawserver import HEAD, WAIT_S, RawServer, Wire, answers, breaks_off, chunked, hangs_up, stalls, streams
+from tests.conftest import WAIT_S
+from tests.ports import free_port
+from tests.rawserver import HEAD, RawServer, Wire, answers, breaks_off, chunked, hangs_up, stalls, streams
 
 KEY = "sk-a-secret-of-ours"
 ONE = b'data: {"n":1}\n\n'
@@ -76,13 +78,6 @@ async def post(opened: Upstream, body: bytes = b"{}") -> list[bytes]:
     """All payloads of an answer."""
     async with asyncio.timeout(WAIT_S), events(opened, body) as reads:
         return [payload async for payloads in reads for payload in payloads]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # -- event streams
@@ -460,10 +455,7 @@ async def test_a_server_that_never_answers_is_said_to_be_silent() -> None:
     async def wait(wire: Wire) -> None:
         await wire.wait_gone()
 
-    async with (
-        RawServer(wait) as server,
-        upstream(server.url, connect_timeout_s=0.05, silence_timeout_s=0.05) as opened,
-    ):
+    async with RawServer(wait) as server, upstream(server.url, silence_timeout_s=0.05) as opened:
         with pytest.raises(ModelError, match=r"said nothing for 0\.05 s"):
             await soon(opened.get("/models"))
         with pytest.raises(ModelError, match=r"said nothing for 0\.05 s"):
@@ -480,7 +472,7 @@ async def test_a_body_that_stalls_is_said_to_be_silent() -> None:
                 await soon(ask)
 
 
-async def test_a_slow_reader_is_not_taken_for_a_silent_server() -> None:
+async def test_a_slow_reader_is_not_taken_for_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     has_rested = asyncio.Event()
 
     async def script(wire: Wire) -> None:
@@ -488,13 +480,11 @@ async def test_a_slow_reader_is_not_taken_for_a_silent_server() -> None:
         await has_rested.wait()
         await wire.send(chunked(DONE))
 
-    async with (
-        RawServer(script) as server,
-        upstream(server.url, silence_timeout_s=0.2) as opened,
-        events(opened) as reads,
-    ):
+    async with RawServer(script) as server, upstream(server.url) as opened, events(opened) as reads:
         await soon(anext(reads))
-        await asyncio.sleep(0.3)  # not to wait for something: this is the slow reader
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + 2 * WAIT_S)
+        for _ in range(3):
+            await asyncio.sleep(0)  # all is done whose time has come
         has_rested.set()
         assert await soon(anext(reads)) == [b"[DONE]"]
 

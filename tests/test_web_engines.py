@@ -19,6 +19,7 @@ from antiphon.tools.web_local import LocalIndex
 from antiphon.tools.web_pages import Domains, Pages, host_of, matches, parts
 from antiphon.tools.web_search import WebSearchTool
 from antiphon.wire.tools import WebSearchTool as Declaration
+from tests.conftest import WAIT_S
 from tests.rawserver import RawServer, answers, hangs_up
 from tests.websites import article, engine, website
 
@@ -192,17 +193,14 @@ async def test_what_an_engine_cannot_do_is_told_without_its_key_or_address(name:
 
 
 async def test_an_engine_that_is_silent_is_given_up() -> None:
-    is_gone = asyncio.Event()
-
     async def silent(wire: Any) -> None:
         await wire.wait_gone()
-        is_gone.set()
 
     async with RawServer(silent) as server:
         settings = WebSearch(backend="searxng", url=f"http://127.0.0.1:{server.port}", timeout_s=0.05)
         with pytest.raises(SearchFailed, match=r"did not answer within 0\.05 s"):
             await found(Searxng(settings))
-        await asyncio.wait_for(is_gone.wait(), 10)
+        await asyncio.wait_for(asyncio.gather(*server._tasks), WAIT_S)  # nobody waits for it any more
 
 
 async def test_an_answer_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ from psycopg import sql
 from antiphon.stores.postgres_connection import Connection, Pool, cut
 
 HEARTBEAT_S: Final = 5.0
-"""A connection that has died in silence is noticed after it: until then, what is told is not heard."""
+"""Between questions whether anybody is still there, while nothing is told."""
+ANSWER_S: Final = 5.0
+"""For an answer to it. A connection that has died in silence is noticed then: until then, what is told is not heard."""
 RETRY_S: Final = 0.5
 
 Heard: TypeAlias = Callable[[str | None], None]
@@ -61,7 +63,7 @@ class Ear:
         while True:
             async for message in connection.notifies(timeout=HEARTBEAT_S):
                 self._channels[message.channel](message.payload)
-            beat = asyncio.get_running_loop().call_later(HEARTBEAT_S, cut, connection)
+            beat = asyncio.get_running_loop().call_later(ANSWER_S, cut, connection)
             await connection.execute("SELECT 1")
             beat.cancel()
 
