@@ -92,6 +92,23 @@ async def served(*words: str, **environ: str) -> AsyncIterator[Served]:
         yield one
 
 
+def processes() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+
+
+def told_of(pid: int, name: str) -> str:
+    """What the system tells of a process; nothing, when it has gone meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def stat_of(pid: int) -> list[str]:
+    """Its state, its parent, and so on."""
+    return told_of(pid, "stat").rpartition(")")[2].split()
+
+
 def on(database: str, folder: Path) -> Mapping[str, str]:
     """The environment of servers that share this database."""
     shared = {"ANTIPHON_STORAGE__DATABASE": database}

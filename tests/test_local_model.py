@@ -39,6 +39,7 @@ from antiphon.wire.response import Usage
 from antiphon.wire.tools import Grammar
 from tests.conftest import WAIT_S
 from tests.embedded import TREE, WEATHER, prompt, say
+from tests.servers import processes, stat_of, told_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,8 +83,7 @@ async def is_gone(pid: int) -> bool:
 
 def is_zombie(pid: int) -> bool:
     """Ended, but whoever inherited it has not waited for it."""
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    return stat_of(pid)[:1] == ["Z"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -451,16 +451,8 @@ async def test_a_model_closed_while_it_loads_fails_who_waits_and_leaves_no_proce
 
 def llama_children() -> set[int]:
     """Our child processes that run the worker."""
-    listed = Path("/proc").glob("[0-9]*/stat")
-    ours = [stat.parent for stat in listed if parent_of(stat) == os.getpid()]
-    return {int(one.name) for one in ours if b"llama_worker" in (one / "cmdline").read_bytes()}
-
-
-def parent_of(stat: Path) -> int:
-    try:
-        return int(stat.read_text().rpartition(")")[2].split()[1])
-    except OSError:  # it ended meanwhile
-        return 0
+    ours = [pid for pid in processes() if stat_of(pid)[1:2] == [str(os.getpid())]]
+    return {pid for pid in ours if "llama_worker" in told_of(pid, "cmdline")}
 
 
 async def test_the_worker_of_a_killed_server_ends_by_itself() -> None:

@@ -18,7 +18,7 @@ from antiphon.models.llama_worker import Ready, Template, WorkerFailed
 from antiphon.models.shared import News, SharedEngine
 from tests.conftest import WAIT_S
 from tests.rawclient import ask, create, events_of, exchange, final, streaming
-from tests.servers import Served, on, served, started
+from tests.servers import Served, on, processes, served, started, stat_of, told_of
 
 TWO = ("--scripted", "--workers", "2")
 TRIES_MAX = 300
@@ -189,23 +189,11 @@ def test_where_no_socket_can_be_shared_workers_are_refused(monkeypatch: pytest.M
 
 def engines_of(one: Served) -> list[int]:
     """The processes of the embedded engine below this server."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
+    parents = {pid: int(stat[1]) for pid in processes() if (stat := stat_of(pid))}
     family = {one.process.pid}
     while children := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= children
-    return [pid for pid in family if b"llama_worker" in command_of(pid)]
-
-
-def command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it ended meanwhile
-        return b""
+    return [pid for pid in family if "llama_worker" in told_of(pid, "cmdline")]
 
 
 async def test_workers_share_one_engine_and_its_successor(file: Mapping[str, str]) -> None:
