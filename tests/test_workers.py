@@ -201,7 +201,8 @@ async def test_workers_share_one_engine_and_its_successor(file: Mapping[str, str
     async with served("--workers", "2", **file) as one:
         first = [await made_by(one, worker, **asked) for worker in (1, 2)]
         (engine,) = engines_of(one)
-        async with streaming(one.url, model="antiphon-tiny", input="Repeat for ever: " + "ab " * 300) as stream:
+        endless = {"input": "Repeat for ever: " + "ab " * 300, "temperature": 2.0, "max_output_tokens": 7000}
+        async with streaming(one.url, model="antiphon-tiny", **endless) as stream:
             await stream.head()
             frames = await stream.frames_until("response.output_text.delta")
             os.kill(engine, signal.SIGKILL)
