@@ -199,8 +199,9 @@ function exampleOf(schema: Schema): JsonObject {
   return Object.fromEntries((schema.required ?? []).map((name) => [name, schema.properties?.[name]?.default ?? ""]));
 }
 
-/** The request of the manifest; one that names neither is a usual one, which makes a response. */
+/** The request of the manifest; one that names neither is a usual one, which makes a response. None that no page can send. */
 function prepared(operations: Map<string, Operation>, asked: Asked, isForeign: boolean): Prepared | null {
+  if (asked.headers?.["upgrade"]) return null;
   const [path, query] = (asked.path ?? "/v1/responses").split("?");
   const found = [...operations.values()].find((one) => one.method === (asked.method ?? "POST") && pattern(one.path).test(path!));
   if (!found) return null;

@@ -27,6 +27,13 @@ export const LANGUAGES: Language[] = [
   { id: "task", title: "HTTP task", key: FROM_ENVIRONMENT, write: (whole) => written(task(whole)) },
 ];
 
+const PREFIXES: Record<string, string> = { response_id: "resp_", conversation_id: "conv_", file_id: "file-", item_id: "msg_" };
+
+/** What an id of this name looks like. */
+export function shaped(name: string): string {
+  return `${PREFIXES[name] ?? name.replace("id", "")}…`;
+}
+
 /** The path with its fields filled in; those that are empty keep their name, where one must stand. */
 export function target({ operation, fields }: Pick<Whole, "operation" | "fields">): string {
   const path = operation.path.replace(/\{(\w+)\}/g, (name, field: string) => (fields[field] ? encodeURIComponent(fields[field]) : name));
@@ -120,7 +127,7 @@ function called(whole: Whole): Call {
     base: origin + (prefix || "/v1"),
     path: prefix ? target({ operation, fields: {} }).slice(prefix.length) : origin + operation.path,
     call: known && isPlain ? known[0] : null,
-    ids: known?.slice(1).map((name) => fields[name] || `${name.replace("_id", "")}_…`) ?? [],
+    ids: known?.slice(1).map((name) => fields[name] || shaped(name)) ?? [],
     query: Object.fromEntries(Object.entries(query).map(([name, value]) => [name, typed(value)])),
     isStream: body?.["stream"] === true || fields["stream"] === "true",
   };
