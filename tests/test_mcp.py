@@ -262,6 +262,17 @@ async def test_a_servers_own_word_is_told_and_the_sdks_is_not(
     assert response.output[1].error.to_dict() == error
 
 
+async def test_what_is_wrong_with_a_list_is_told_by_its_place(url: str, remote: Remote) -> None:
+    remote.answers["tools/list"] = (
+        '"result": {"resultType": "complete", "ttlMs": 0, "cacheScope": "private",'
+        ' "tools": [{"name": "a", "inputSchema": {"type": "object"}}, {"name": "b", "inputSchema": 7}]}'
+    )
+    answer = await create(url, input=ADD, tools=[remote.tool()])
+
+    assert (answer.status, answer.error["type"]) == (424, "external_connector_error")
+    assert "is not what MCP has for it: tools.1.inputSchema." in answer.error["message"]
+
+
 async def test_a_list_that_takes_too_long_fails_the_response_as_the_servers_fault(
     scripted: Settings, remote: Remote
 ) -> None:

@@ -413,9 +413,10 @@ def test_a_missing_package_is_named(fetcher: Fetcher, monkeypatch: pytest.Monkey
 
 
 async def test_the_doctor_lists_what_each_server_offers(scripted: Settings, remote: Remote) -> None:
-    settings = with_servers(scripted, McpServer(label="docs", url=remote.url))
+    servers = McpServer(label="docs", url=remote.url), McpServer(label="own", url=f"{remote.url}?own")
+    settings = with_servers(scripted, *servers, connections_max=1)
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
-    assert (check.ok, check.detail) == (True, "docs: 13 tools")
+    assert (check.ok, check.detail) == (True, "docs: 13 tools, own: 13 tools")
     remote.refuses = 500
     [check] = [check for check in await app.doctor(settings) if check.name == "tool mcp"]
     assert not check.ok

@@ -229,7 +229,7 @@ class _Packing:
             if group and offer.name not in self._wanted:
                 self._defer(Deferred(offer.name, offer, tool, group), declared)
                 self._waiting[offer.name] = offer, hosted
-                self.toolbox.callees[offer.name] = Unfound()
+                self.toolbox.callees.setdefault(offer.name, Unfound())
             else:
                 self._add(offer, hosted, declared)
 

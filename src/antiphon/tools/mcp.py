@@ -186,15 +186,17 @@ class McpTool(Tool):
             return None
         if not self._is_installed:
             return Check(name=name, ok=False, detail="not installed", remedy=INSTALL)
-        found = await asyncio.gather(*(self._checked(label, place) for label, place in places.items()))
+        at_once = asyncio.Semaphore(self._settings.connections_max)
+        found = await asyncio.gather(*(self._checked(label, place, at_once) for label, place in places.items()))
         faults = [text for text, is_well in found if not is_well]
         if faults:
             return Check(name=name, ok=False, detail="; ".join(faults), remedy=REMEDY)
         return Check(name=name, ok=True, detail=", ".join(text for text, _ in found))
 
-    async def _checked(self, label: str, place: Place) -> tuple[str, bool]:
+    async def _checked(self, label: str, place: Place, at_once: asyncio.Semaphore) -> tuple[str, bool]:
         try:
-            return f"{label}: {len(await self._list('', label, place))} tools", True
+            async with at_once:
+                return f"{label}: {len(await self._list('', label, place))} tools", True
         except DependencyFailed as error:
             return error.message, False
 

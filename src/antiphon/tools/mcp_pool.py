@@ -215,8 +215,9 @@ class _Connection:
             return await ask(client)
         except MCPError as error:
             raise _failure(error, guarded) or error from None
-        except ValidationError:
-            raise Failure(502, UNREADABLE) from None
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+            raise Failure(502, f"{UNREADABLE[:-1]}: {place}." if place else UNREADABLE) from None
         finally:
             self.users -= 1
             self.idle_since = self._loop.time()
