@@ -57,6 +57,7 @@ bench: $(VENV)/.test libgomp nginx
 
 docs: $(VENV)/.test
 	$(BIN)/python -m tests.compatibility
+	$(BIN)/python -m tests.settings_page
 
 wheel: $(VENV)/.serve
 	$(PIP) wheel --no-deps --wheel-dir dist .

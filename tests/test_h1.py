@@ -146,11 +146,20 @@ async def test_a_body_that_is_not_to_be_inflated_comes_as_it_was_sent() -> None:
         assert await whole(opened) == body
 
 
-async def test_an_answer_is_whole_although_rubbish_comes_with_its_end() -> None:
-    async def rubbish(wire: Wire) -> None:
-        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokSSH-2.0\r\n\r\n")
+@pytest.mark.parametrize("more", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 500 No\r\nX-A: b\r\nContent-Length: 2\r\n\r\nno"])
+async def test_an_answer_is_whole_although_more_comes_with_its_end(more: bytes) -> None:
+    async def two(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + more)
 
-    async with RawServer(rubbish, answers(b"2")) as server, client(server) as opened:
-        assert [await whole(opened), await whole(opened)] == [b"ok", b"2"]
+    async with RawServer(two, answers(b"2")) as server, client(server) as opened:
+        answer = await opened.request("GET", "/")
+        assert (answer.status, "x-a" in answer.headers, await answer.read(), await answer.read()) == (
+            200,
+            False,
+            b"ok",
+            b"",
+        )
+        answer.close()
+        assert await whole(opened) == b"2"
 
     assert server.connections == 2

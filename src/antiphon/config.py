@@ -24,6 +24,7 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Server(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """Where it listens. Without keys it wants a loopback address."""
     open_without_keys: bool = False
     """Serve on a non-loopback address although no key is configured."""
     strict: bool = False
@@ -42,11 +43,12 @@ class Server(Section, frozen=True, kw_only=True):
     /ready alone."""
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """auto: for people on a terminal, JSON elsewhere."""
 
 
 class Storage(Section, frozen=True, kw_only=True):
     database: str = ""
-    """Path of the SQLite file; empty: `default_database()`, which `load` fills in. ":memory:" keeps nothing. Or
+    """Path of the SQLite file; empty: `antiphon.db` in the user's data directory. ":memory:" keeps nothing. Or
     "postgresql://user@host/name", for several servers; its password is better in PGPASSWORD or in ~/.pgpass."""
     synchronous: Literal["normal", "full"] = "normal"
     """normal: a power cut may lose the last moments, never corrupt; full: nothing, at one fsync a commit. PostgreSQL
@@ -62,9 +64,10 @@ class Storage(Section, frozen=True, kw_only=True):
 
 class StaticKey(Section, frozen=True, kw_only=True):
     project: str = "default"
+    """What it opens: responses, conversations and files of one project."""
     key: str = ""
     key_env: str = ""
-    """Name of the environment variable that holds the key; better than `key` in the file. `load` fills in `key`."""
+    """Name of the environment variable that holds the key; better than `key` in the file."""
 
 
 class Auth(Section, frozen=True, kw_only=True):
@@ -79,8 +82,8 @@ class SealingKey(Section, frozen=True, kw_only=True):
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
     """Stands readably in all that is sealed with the key."""
     key: str = ""
-    """At least 32 characters, random: `openssl rand -base64 32`."""
     key_env: str = ""
+    """At least 32 characters, random: `openssl rand -base64 32`."""
 
 
 class Sealing(Section, frozen=True, kw_only=True):
@@ -117,6 +120,7 @@ class Limits(Section, frozen=True, kw_only=True):
     context_cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
     """Memory for the contexts of the latest turns: a next turn that is not among them reads its history. 0: none."""
     tools_max: Positive = 512
+    """What one request may offer, tools of MCP servers included."""
     output_chars_max: Positive = 32 * 1024 * 1024
     """Text one response may grow to: a model that repeats itself for ever must end."""
     upstream_line_bytes_max: Positive = 16 * 1024 * 1024
@@ -150,6 +154,7 @@ class Limits(Section, frozen=True, kw_only=True):
     upload_part_bytes_max: Positive = 64 * 1024 * 1024
     """A file sent in one request, one sent in parts, and such a part: as the reference has them."""
     upload_parts_max: Positive = 10_000
+    """Of one upload."""
     files_per_project_max: Positive = 100_000
     file_bytes_per_project_max: Positive = 50 * 1024 * 1024 * 1024
     file_writes_max: Positive = 64
@@ -182,6 +187,7 @@ class Fetch(Section, frozen=True, kw_only=True):
     """How addresses that stand in requests are fetched. docs/security.md says what is refused."""
 
     enabled: bool = True
+    """false: a request that names an address is refused."""
     allow: tuple[str, ...] = ()
     """What may be reached beyond public addresses on ports 80 and 443: networks ("10.0.0.0/8"), addresses and hosts,
     with or without a port ("127.0.0.1:8123", "files.internal", "*.corp.example"). A host's addresses are not judged."""
@@ -200,11 +206,13 @@ class HttpUpstream(Section, frozen=True, kw_only=True):
     """Base address, with its /v1."""
     key: str = ""
     key_env: str = ""
+    """Name of the environment variable that holds the key; better than `key` in the file."""
     models: tuple[str, ...] = ()
     """Serve only these; empty: all that the upstream lists."""
     efforts: tuple[Effort, ...] = ()
     """The values of reasoning.effort that it knows: of others it is told the nearest. Empty: each as it was asked."""
     connect_timeout_s: Seconds = 10.0
+    """The look-up of its name and TLS included."""
     silence_timeout_s: Seconds = 600.0
     """No byte for this long ends the call. There is no limit on the whole."""
     context_tokens: Annotated[int, Meta(ge=0)] = 0
@@ -258,6 +266,7 @@ class ScriptedModel(Section, frozen=True, kw_only=True, tag_field="kind", tag="s
     """A deterministic model for tests: see docs of models/scripted.py."""
 
     name: str = "scripted"
+    """The name it is served under."""
     context_tokens: Annotated[int, Meta(ge=0)] = 0
     """A token is a word. 0: no limit."""
 
@@ -299,6 +308,7 @@ class PromptTemplate(Section, frozen=True, kw_only=True):
     """A prompt that requests use by `prompt: {id, version, variables}`. `{{name}}` in its texts is a variable."""
 
     id: Annotated[str, Meta(min_length=1)]
+    """`prompt.id` in requests."""
     version: str = "1"
     """A request that names none gets the last one of its id in the file."""
     model: str = ""
@@ -307,6 +317,8 @@ class PromptTemplate(Section, frozen=True, kw_only=True):
 
 
 class ScriptedToolSettings(Section, frozen=True, kw_only=True):
+    """A hosted tool that does as it is told, for tests of clients."""
+
     enabled: bool = False
 
 
@@ -314,11 +326,13 @@ class McpServer(Section, frozen=True, kw_only=True):
     """An MCP server that requests use by its label: at a `url`, or a `command` that speaks MCP on stdin and stdout."""
 
     label: Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}\Z")]
+    """`server_label` in requests."""
     url: str = ""
     """Not held against `[fetch]`: whoever writes the settings may."""
     transport: Literal["http", "sse"] = "http"
     """Of a `url`: streamable HTTP (with SSE where a server refuses that), or the older SSE at once."""
     command: tuple[str, ...] = ()
+    """With its arguments. It is started anew for each project."""
     env: tuple[str, ...] = ()
     """Names of this server's environment variables that the command may see, beside PATH, HOME and the like."""
     key: str = ""
@@ -327,7 +341,10 @@ class McpServer(Section, frozen=True, kw_only=True):
 
 
 class McpSettings(Section, frozen=True, kw_only=True):
+    """MCP servers as tools. docs/tools-mcp.md says how they are used."""
+
     enabled: bool = True
+    """false: requests that name one are refused."""
     addresses: bool = True
     """Requests may name servers by their address, as far as `[fetch]` lets it be reached."""
     servers: tuple[McpServer, ...] = ()
@@ -354,6 +371,7 @@ class WebSearch(Section, frozen=True, kw_only=True):
     begin with; empty: their names are their addresses."""
     key: str = ""
     key_env: str = ""
+    """Name of the environment variable that holds the key; better than `key` in the file."""
     folder: str = ""
     """Of a local index: its HTML, Markdown and text files are what is found."""
     results_max: Annotated[int, Meta(ge=1, le=20)] = 10
@@ -367,6 +385,7 @@ class WebSearch(Section, frozen=True, kw_only=True):
     page_chars_max: Positive = 2_000_000
     """Text of one page."""
     cache_s: Annotated[float, Meta(ge=0)] = 900.0
+    """How long the text of a page is good."""
     cache_bytes_max: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
     """Texts of pages that were opened, kept in memory for other parts and for finding in them."""
 

@@ -15,7 +15,7 @@ PAGE = (
     Parameter(
         name="starting_after",
         schema={"type": "integer", "minimum": -1, "maximum": NUMBER_MAX},
-        description="Only the times of events behind the one of this number.",
+        description="Only pairs behind the event of this number. What was written with it has its pair's time.",
     ),
     Parameter(
         name="limit",

@@ -433,8 +433,8 @@ class Run:
         if self._journal is not None:
             await self._journal.finish(final)
         else:
-            await self._world.will_expire(self.project, final.response)
             self._is_saving = True
+            await self._world.will_expire(self.project, final.response)
             await self._world.store.save(self.project, final.response, self.plan.given, self.plan.history)
 
     async def _release(self, conversation_id: str) -> None:

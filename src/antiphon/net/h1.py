@@ -382,6 +382,8 @@ class _Connection(asyncio.Protocol):
     # -- httptools
 
     def on_message_begin(self) -> None:
+        if self.answer is not None and self.answer.is_complete:
+            raise ValueError("an answer that nobody asked for")  # to the parser, which stops there
         self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
