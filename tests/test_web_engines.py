@@ -2,6 +2,7 @@
 and Tavily, which were never asked live, in those that they document."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,6 +378,22 @@ async def test_a_file_that_cannot_be_read_hides_no_other(folder: Path) -> None:
     index = Hurried(WebSearch(backend="local", folder=str(folder)))
 
     assert [one.url for one in await index.find("monday", ALL)] == ["sub/note (1).md"]
+    await index.close()
+
+
+async def test_a_file_that_cannot_be_seen_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed, but not entered. A superuser enters any."""
+    look = Path.stat
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.name == "plain.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    index = LocalIndex(WebSearch(backend="local", folder=str(folder)))
+
+    assert [one.url for one in await index.find("note", ALL)] == ["sub/note (1).md"]
     await index.close()
 
 

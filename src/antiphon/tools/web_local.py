@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
+from stat import S_ISREG
 from threading import Lock
 from typing import Any
 from urllib.parse import quote
@@ -101,13 +102,13 @@ class LocalIndex:
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         count = 0
         for path in self._folder.rglob("*"):
-            if path.suffix.lower() not in KINDS or path.is_symlink() or not path.is_file():
+            if path.suffix.lower() not in KINDS:
                 continue
             try:
-                stat = path.stat()
+                stat = path.lstat()
             except OSError:
-                continue  # gone meanwhile
-            if stat.st_size <= FILE_BYTES_MAX:
+                continue  # gone meanwhile, or not for this server to see
+            if S_ISREG(stat.st_mode) and stat.st_size <= FILE_BYTES_MAX:
                 count += 1
                 if count > FILES_MAX:
                     return
