@@ -200,6 +200,14 @@ class Breaks(Odd):
     async def close(self):
         raise RuntimeError("cannot close")
 
+class Cancels(Odd):
+    async def close(self):
+        raise asyncio.CancelledError
+
+class Exits(Odd):
+    async def close(self):
+        raise SystemExit(2)
+
 class Closes(Odd):
     async def close(self):
         Odd.is_closed = True
@@ -222,6 +230,8 @@ POINTS = {
     "timeless": "odd_tools:Timeless",
     "stays": "odd_tools:Stays",
     "breaks": "odd_tools:Breaks",
+    "cancels": "odd_tools:Cancels",
+    "exits": "odd_tools:Exits",
     "closes": "odd_tools:Closes",
     "silent": "odd_tools:Silent",
     "number": "odd_tools:number",
@@ -341,7 +351,7 @@ def test_only_one_that_says_so_is_repeatable() -> None:
         (
             "stock",
             {},
-            "no plug-in of this name is installed; there are: absent, again, breaks, closes, gone, idle, many, m",
+            "no plug-in of this name is installed; there are: absent, again, breaks, cancels, closes, exits, gone",
         ),
         ("gone", {}, "nowhere:Odd cannot be loaded: No module named 'nowhere'"),
         ("absent", {}, "odd_tools:Absent cannot be loaded"),
@@ -364,17 +374,22 @@ def test_what_cannot_be_loaded_ends_the_start(name: str, table: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("stays", "in time"), ("breaks", "cannot close"), ("cancels", "CancelledError"), ("exits", "wanted to end")],
+)
 async def test_one_that_cannot_be_closed_keeps_neither_the_others_nor_the_server(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, told: str
 ) -> None:
     monkeypatch.setattr(plugin, "CLOSE_S", 0.1)
-    tools = PluginTools({"stays": {}, "breaks": {}, "closes": {}})
+    tools = PluginTools({name: {}, "closes": {}})
     async with asyncio.timeout(WAIT_S):
         await tools.close()
 
     assert sys.modules["odd_tools"].Odd.is_closed
     logged = capsys.readouterr()
-    assert "cannot close" in logged.out + logged.err
+    assert name in logged.out + logged.err
+    assert told in logged.out + logged.err
 
 
 def test_its_table_comes_from_the_file_with_its_key_from_the_environment(tmp_path: Path) -> None:

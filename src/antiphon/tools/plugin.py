@@ -181,7 +181,8 @@ class PluginTools(Tool):
             task.cancel()
             logger.error("a plug-in did not close in time", plugin=tasks[task])
         for task in done:
-            if (error := task.exception()) is not None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is not None:
                 logger.error("a plug-in could not be closed", plugin=tasks[task], exc_info=error)
 
 
@@ -196,7 +197,10 @@ def _says_what_it_is(kind: type[Plugin]) -> bool:
 
 
 async def _closed(plugin: Plugin) -> None:
-    await plugin.close()
+    try:
+        await plugin.close()
+    except SystemExit as end:  # asyncio would let it out of the loop
+        raise RuntimeError("the plug-in wanted to end the process") from end
 
 
 def _writable(text: str) -> str:
