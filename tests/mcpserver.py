@@ -47,6 +47,8 @@ class Remote:
         self.answers: dict[str, str] = {}
         """To these methods, instead of its own: what follows the id. Nothing at all where that is empty."""
         self.stopping = asyncio.Event()
+        self.listening: Any = None
+        """The SDK's own, of the subscriptions: its close() ends them all, as agreed."""
 
     @property
     def url(self) -> str:
@@ -64,6 +66,9 @@ class Remote:
         """Serves on the port of the time before, if there was one."""
         self.stopping = asyncio.Event()
         made = tools(self)
+        listening = made._lowlevel_server.get_request_handler("subscriptions/listen")
+        assert listening is not None
+        self.listening = listening.handler
         app: Any = made.sse_app() if self.era == "sse" else made.streamable_http_app(transport_security=ANY_HOST)
 
         async def noting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,6 +129,7 @@ class Remote:
 
     async def _answer(self, rest: str, id_: object, receive: Receive, send: Send) -> None:
         if not rest:
+            self.begun.set()
             await self._heard(receive)
             return
         told = f'{{"jsonrpc": "2.0", "id": {json.dumps(id_)}, {rest}}}'.encode()
@@ -162,12 +168,14 @@ def tools(remote: Remote) -> MCPServer:
         raise ToolError("the disk is full")
 
     @server.tool()
-    def refuse() -> str:
-        raise MCPError(code=-32050, message="not today")
+    def refuse(chars: int = 0) -> str:
+        raise MCPError(code=-32050, message="not today" + "!" * chars)
 
     @server.tool()
-    async def wait() -> str:
+    async def wait(port: int = 0) -> str:
         remote.begun.set()
+        if port:
+            _call(port)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -198,6 +206,11 @@ def tools(remote: Remote) -> MCPServer:
     return server
 
 
+def _call(port: int) -> None:
+    """How another process says that a call has begun here."""
+    socket.create_connection(("127.0.0.1", port)).close()
+
+
 def _add_what_a_process_has(server: MCPServer) -> None:
     """For a server on stdin and stdout."""
 
@@ -207,8 +220,9 @@ def _add_what_a_process_has(server: MCPServer) -> None:
         os._exit(1)
 
     @server.tool()
-    async def block() -> None:
-        """Keeps the whole server from answering."""
+    async def block(port: int) -> None:
+        """Keeps the whole server from answering, once it has said that it begins."""
+        _call(port)
         threading.Event().wait()
 
     @server.tool()

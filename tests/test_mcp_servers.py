@@ -4,12 +4,13 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from mcp.server.subscriptions import ToolsListChanged
 from msgspec import structs
 
 from antiphon import app
@@ -53,13 +54,13 @@ async def fetcher() -> AsyncIterator[Fetcher]:
 
 @pytest.fixture
 async def speech(fetcher: Fetcher) -> AsyncIterator[Speech]:
-    made = Speech(McpSettings(), fetcher, unchanged)
+    made = Speech(McpSettings(), fetcher, unheeded)
     yield made
     await made.close()
 
 
-def unchanged(_key: Any) -> None:
-    raise AssertionError("no server told of other tools")
+def unheeded(_key: Any) -> None:
+    """Of a server's tools, which are others now: a Speech keeps no list."""
 
 
 def with_servers(settings: Settings, *servers: McpServer, **fields: Any) -> Settings:
@@ -125,21 +126,32 @@ async def test_a_process_that_hangs_after_a_call_was_given_up_is_replaced_and_no
 ) -> None:
     place = Place(command=(sys.executable, str(HERE / "mcpserver.py")), is_trusted=True)
     first, _ = await speech.call("p", place, "process", {})
-    await given_up(speech.call("p", place, "wait", {}))
-    second, _ = await speech.call("p", place, "process", {})
-    monkeypatch.setattr(mcp_pool, "PROOF_S", 0.1)
-    await given_up(speech.call("p", place, "block", {}))
-    async with asyncio.timeout(WAIT_S):
+    begun = asyncio.Event()
+
+    def called(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        begun.set()
+
+    async with asyncio.timeout(WAIT_S), await asyncio.start_server(called, "127.0.0.1") as listener:
+        port = {"port": listener.sockets[0].getsockname()[1]}
+        await given_up(speech.call("p", place, "wait", port), begun)
+        second, _ = await speech.call("p", place, "process", {})
+        monkeypatch.setattr(mcp_pool, "PROOF_S", 0.1)
+        begun.clear()
+        await given_up(speech.call("p", place, "block", port), begun)
         third, _ = await speech.call("p", place, "process", {})
 
     assert first == second
     assert first != third
 
 
-async def given_up(call: Awaitable[object]) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await call
+async def given_up(call: Coroutine[Any, Any, object], begun: asyncio.Event) -> None:
+    task = asyncio.create_task(call)
+    async with asyncio.timeout(WAIT_S):
+        await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_command_that_is_none_fails_its_list(speech: Speech) -> None:
@@ -162,7 +174,7 @@ async def test_a_connection_is_kept_for_its_project_and_login(speech: Speech, re
 
 
 async def test_connections_are_bounded_and_idle_ones_end(fetcher: Fetcher, remote: Remote) -> None:
-    speech = Speech(McpSettings(connections_max=1, idle_s=0.01), fetcher, unchanged)
+    speech = Speech(McpSettings(connections_max=1, idle_s=0.01), fetcher, unheeded)
     await added(speech, Place(url=remote.url))
     await added(speech, Place(url=remote.url), project="q")
     pool = speech._pool
@@ -226,7 +238,7 @@ async def test_a_list_that_was_asked_for_before_a_change_is_not_kept(fetcher: Fe
             speech._pool._changed(Key(project, place.digest))
             return listed
 
-    tool._speech = Changing(McpSettings(), fetcher, unchanged)
+    tool._speech = Changing(McpSettings(), fetcher, unheeded)
     for count in (1, 2):
         assert await tool._list("p", "docs", place)
         assert remote.listings() == count
@@ -237,22 +249,62 @@ async def test_a_list_that_was_asked_for_before_a_change_is_not_kept(fetcher: Fe
     await tool.close()
 
 
-async def test_a_connection_that_is_no_longer_told_of_changes_is_not_used_again(fetcher: Fetcher) -> None:
-    told: list[Any] = []
-    remote, speech = Remote(port=free_port()), Speech(McpSettings(), fetcher, told.append)
+@pytest.mark.parametrize("is_agreed", [False, True])
+async def test_where_no_change_would_be_told_any_more_a_new_connection_gets_a_new_list(
+    fetcher: Fetcher, is_agreed: bool
+) -> None:
+    remote, tool = Remote(port=free_port()), McpTool(McpSettings(), fetcher)
+    place = Place(url=remote.url)
     async with asyncio.timeout(WAIT_S):
         async with remote.serving():
-            place = Place(url=remote.url)
-            while not told:
-                await speech.call("p", place, "grow", {})
-            [connection] = speech._pool._connections.values()
+            await tool._list("p", "docs", place)
+            while not remote.listening._streams:
+                await added(tool._speaking(), place)
+            await remote.listening._bus.publish(ToolsListChanged())
+            while tool._listings:
+                await added(tool._speaking(), place)
+            for _ in range(2):
+                await tool._list("p", "docs", place)
+                assert remote.listings() == 2
+            [connection] = tool._speaking()._pool._connections.values()
+            if is_agreed:
+                remote.listening.close()
+                await connection.deaf.wait()
         await connection.deaf.wait()
         async with remote.serving():
-            assert (await added(speech, place))[0] == "3"
-        await speech.close()
+            await tool._list("p", "docs", place)
+        await tool.close()
 
-    assert set(told) == {("p", place.digest)}
+    assert remote.listings() == 3
     assert remote.methods.count("server/discover") == 2
+
+
+async def test_a_server_that_lets_nobody_listen_keeps_its_connection(speech: Speech, remote: Remote) -> None:
+    remote.answers = {"subscriptions/listen": '"result": {}'}
+    place = Place(url=remote.url)
+    while "subscriptions/listen" not in remote.methods:
+        await added(speech, place)
+    for _ in range(5):
+        await added(speech, place)
+
+    assert remote.methods.count("server/discover") == 1
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_nothing_is_kept_of_a_list_that_did_not_come(fetcher: Fetcher, remote: Remote, is_given_up: bool) -> None:
+    tool = McpTool(McpSettings(listing_s=0.0), fetcher)
+    place = Place(url=remote.url)
+    await tool._list("p", "docs", place)
+    if is_given_up:
+        remote.answers = {"tools/list": ""}
+        await given_up(tool._list("p", "docs", place), remote.begun)
+    else:
+        remote.refuses = 503
+        with pytest.raises(DependencyFailed):
+            await tool._list("p", "docs", place)
+
+    assert not tool._listings
+    await tool.close()
 
 
 async def test_a_call_that_may_have_arrived_is_not_made_again(speech: Speech, remote: Remote) -> None:
@@ -267,13 +319,16 @@ async def test_a_call_that_may_have_arrived_is_not_made_again(speech: Speech, re
 
 
 @pytest.mark.parametrize("is_command", [False, True])
-async def test_an_answer_that_is_too_large_fails_the_call(fetcher: Fetcher, remote: Remote, is_command: bool) -> None:
+@pytest.mark.parametrize("name", ["long", "refuse"])
+async def test_an_answer_that_is_too_large_fails_the_call(
+    fetcher: Fetcher, remote: Remote, name: str, is_command: bool
+) -> None:
     command = (sys.executable, str(HERE / "mcpserver.py"))
     place = Place(command=command, is_trusted=True) if is_command else Place(url=remote.url)
-    speech = Speech(McpSettings(answer_bytes_max=50_000), fetcher, unchanged)
-    output, error = await speech.call("p", place, "long", {"chars": 100_000})
+    speech = Speech(McpSettings(answer_bytes_max=50_000), fetcher, unheeded)
+    output, error = await speech.call("p", place, name, {"chars": 100_000})
     assert output is None
-    assert error is not None
+    assert error == McpHttpError(code=502, message="The answer is larger than 50,000 bytes.")
     assert (await added(speech, place))[0] == "3"
     await speech.close()
 
@@ -302,7 +357,7 @@ async def test_addresses_inside_are_not_reached(scripted: Settings, url: str) ->
 async def test_a_name_that_changes_its_address_leads_nowhere_new(remote: Remote) -> None:
     answers = iter([["127.0.0.2"], ["127.0.0.2"], ["127.0.0.1"], ["127.0.0.1"]])  # two tries to connect, each time
     fetcher = Fetcher(Fetch(allow=(f"127.0.0.2:{remote.port}",)), 3, resolve=lambda _: next(answers))
-    speech = Speech(McpSettings(), fetcher, unchanged)
+    speech = Speech(McpSettings(), fetcher, unheeded)
     place = Place(url=f"http://rebind.example:{remote.port}/mcp")
     with pytest.raises(DependencyFailed, match="No connection"):  # allowed, but nobody listens there
         await speech.list("p", place)
@@ -316,7 +371,7 @@ async def test_a_name_that_changes_its_address_leads_nowhere_new(remote: Remote)
 async def test_what_was_judged_is_what_is_connected_to(remote: Remote) -> None:
     answers = iter([["127.0.0.1"]])
     fetcher = Fetcher(Fetch(allow=(f"127.0.0.1:{remote.port}",)), 3, resolve=lambda _: next(answers))
-    speech = Speech(McpSettings(), fetcher, unchanged)
+    speech = Speech(McpSettings(), fetcher, unheeded)
     for _ in range(3):
         assert (await added(speech, Place(url=f"http://docs.example:{remote.port}/mcp")))[0] == "3"
     await speech.close()

@@ -172,7 +172,9 @@ class McpTool(Tool):
             except DependencyFailed as error:
                 text = f"Error retrieving tool list from MCP server: '{label}'. {error.message}"
                 raise DependencyFailed(text, param="tools", code=error.code) from None
-            if self._listings.pop(key, None) is None:
+            finally:
+                is_still_so = self._listings.pop(key, None) is not None
+            if not is_still_so:
                 return tools
             until = monotonic() + (good_s or self._settings.listing_s)
         self._listings[key] = until, tools

@@ -20,6 +20,7 @@ from antiphon.net.fetch import UNREACHABLE
 
 HTTP_FAULT: Final = -32099
 """The code of errors that are no JSON-RPC of the server's. In the range that is left to implementations."""
+TOO_LARGE: Final = "The answer is larger than {:,} bytes."
 OWN_HEADERS: Final = frozenset({b"host", b"content-length", b"connection", b"accept-encoding", b"user-agent"})
 SILENCE_S: Final = 300.0
 """A stream may say nothing for long; calls have a limit of their own."""
@@ -138,7 +139,7 @@ class Guarded(httpx2.AsyncBaseTransport):
         finally:
             answer.close()
         if content is None:
-            return self._troubled(Trouble(502, f"The answer is larger than {self._bytes_max:,} bytes."), asked)
+            return self._troubled(Trouble(502, TOO_LARGE.format(self._bytes_max)), asked)
         if answer.status < 400:
             return httpx2.Response(answer.status, headers=kept, content=content)
         if asked.method == "initialize" and answer.status in REFUSALS:

@@ -29,7 +29,7 @@ import antiphon
 from antiphon.config import McpSettings
 from antiphon.net.address import Target
 from antiphon.net.fetch import Fetcher
-from antiphon.tools.mcp_http import HTTP_FAULT, Guarded
+from antiphon.tools.mcp_http import HTTP_FAULT, TOO_LARGE, Guarded
 from antiphon.tools.mcp_place import Place
 
 CLOSE_S: Final = 5.0
@@ -65,7 +65,7 @@ class Key(NamedTuple):
 
 class Pool:
     def __init__(self, settings: McpSettings, fetch: Fetcher, changed: Callable[[Key], object]) -> None:
-        """`changed` is called when a server says that its tools are others now."""
+        """`changed` is called when a server says that its tools are others now, or would no longer say so."""
         self._settings = settings
         self._fetch = fetch
         self._changed = changed
@@ -121,7 +121,8 @@ class Pool:
             if idle is None:
                 raise Failure(503, "Too many MCP servers are in use (tools.mcp.connections_max).", is_undelivered=True)
             self._drop(idle)
-        made = self._connections[key] = _Connection(key, partial(self._opened, key, place), self._settings)
+        opened, changed = partial(self._opened, key, place), partial(self._changed, key)
+        made = self._connections[key] = _Connection(key, opened, changed, self._settings)
         self._tasks[made.task] = made
         made.task.add_done_callback(partial(self._forget, made))
         return made
@@ -182,6 +183,7 @@ class _Connection:
         self,
         key: Key,
         opened: Callable[[asyncio.Event], AbstractAsyncContextManager[_Opened]],
+        changed: Callable[[], object],
         settings: McpSettings,
     ) -> None:
         self.key = key
@@ -193,6 +195,7 @@ class _Connection:
         self.deaf = asyncio.Event()
         """It was told of changes once, and has lost that."""
         self._opened = opened
+        self._changed = changed
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.idle_since = self._loop.time()
@@ -214,6 +217,8 @@ class _Connection:
             self.was_used = True
             return await ask(client)
         except MCPError as error:
+            if len(error.message) > self._settings.answer_bytes_max:  # of a command nobody has counted the bytes
+                raise Failure(502, TOO_LARGE.format(self._settings.answer_bytes_max)) from None
             raise _failure(error, guarded) or error from None
         except ValidationError as error:
             place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
@@ -248,11 +253,13 @@ class _Connection:
             return
         with suppress(MCPError, RuntimeError):  # refused, not known there, or ended before it began
             async with client.listen(tools_list_changed=True) as changes:
-                try:
+                if not changes.honored.tools_list_changed:
+                    return
+                with suppress(SubscriptionLost):
                     async for _ in changes:
                         pass  # the client hears of it, too
-                except SubscriptionLost:
-                    self.deaf.set()
+                self.deaf.set()
+                self._changed()  # they may be others soon, and nobody would tell
 
 
 def _failure(error: MCPError, guarded: Guarded | None) -> Failure | None:

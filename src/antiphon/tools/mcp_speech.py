@@ -11,6 +11,7 @@ from msgspec import json
 from antiphon.config import McpSettings
 from antiphon.errors import DependencyFailed
 from antiphon.net.fetch import Fetcher
+from antiphon.tools.mcp_http import TOO_LARGE
 from antiphon.tools.mcp_place import Place
 from antiphon.tools.mcp_pool import Failure, Key, Pool
 from antiphon.wire.items import ListedTool, McpExecutionError, McpHttpError, McpProtocolError
@@ -52,7 +53,7 @@ class Speech:
         if not result.is_error and not result.content and result.structured_content is not None:
             output = json.encode(result.structured_content).decode()
         if len(output) > self._bytes_max:  # of a command's answer nobody has counted the bytes
-            return None, McpHttpError(code=502, message=f"The answer is larger than {self._bytes_max:,} bytes.")
+            return None, McpHttpError(code=502, message=TOO_LARGE.format(self._bytes_max))
         if result.is_error:
             return None, McpExecutionError(content=[{"type": "text", "text": output}])
         return output, None
