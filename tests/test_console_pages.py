@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, FilePayload, Locator, Page, expect
+from playwright.async_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from antiphon import stores
 from antiphon.config import ChatUpstream, Settings
@@ -336,6 +336,42 @@ async def test_a_key_is_made_used_and_revoked(browser: Browser, tmp_path: Path) 
         await expect(left).to_have_count(1)
         await expect(left).to_contain_text("crawler")
         assert [await asked(url, first), await asked(url, second)] == [401, 200]
+
+
+async def test_a_key_is_called_revoked_only_where_it_is_gone(browser: Browser, tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "test.db")
+    async with (
+        serve(chosen) as address,
+        serve(changed(chosen, auth={"manage_over_http": False})) as off,
+        tab(browser, url := address.removesuffix("/v1"), "404 (Not Found)") as page,
+    ):
+        await opened(page, "keys")
+        first = await made(page, "laptop")
+        await made(page, "crawler")
+        async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {first}"}) as client:
+            ids = {one["name"]: one["id"] for one in (await client.get("/antiphon/keys")).json()["data"]}
+            await client.delete(f"/antiphon/keys/{ids['crawler']}")
+        await revoke(page, "crawler")
+        await expect(page.get_by_text("The key is revoked.")).to_be_visible()
+        await expect(page.get_by_role("region", name="All keys").get_by_role("listitem")).to_have_count(1)
+        await page.reload()
+
+        async def switched_off(route: Route) -> None:
+            there = route.request.url.replace(url, off.removesuffix("/v1"))
+            await route.fulfill(response=await route.fetch(url=there))
+
+        await expect(page.get_by_role("region", name="All keys")).to_contain_text("laptop")
+        await page.route("**/antiphon/keys**", switched_off)
+        await revoke(page, "laptop")
+        await expect(page.get_by_role("region", name="Switched off")).to_be_visible()
+        await expect(page.get_by_text("The key is revoked.")).to_have_count(0)
+        assert await page.evaluate("localStorage.getItem('antiphon.key')") == first
+        assert await asked(url, first) == 200
+
+
+async def revoke(page: Page, name: str) -> None:
+    await page.get_by_role("button", name=f"Revoke {name}").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Revoke it").click()
 
 
 async def made(page: Page, name: str) -> str:

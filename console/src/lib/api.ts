@@ -53,10 +53,11 @@ export async function get<T = JsonObject>(path: string, asked: Asked = {}): Prom
   return (await response.json()) as T;
 }
 
-/** Deletes; what somebody else has deleted meanwhile is as good. */
-export async function remove(path: string, signal?: AbortSignal): Promise<void> {
+/** Deletes; what somebody else has deleted meanwhile is as good: gives whether it was still there. */
+export async function remove(path: string, signal?: AbortSignal): Promise<boolean> {
   const response = await ask(path, { method: "DELETE", signal });
   if (!response.ok && response.status !== 404) throw await refused(response);
+  return response.ok;
 }
 
 /** Whether the visitor gave no key that the server takes: who does not is not asked for it every few seconds. */
