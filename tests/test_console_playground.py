@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -299,11 +299,7 @@ async def test_a_call_of_an_mcp_server_is_approved_or_denied(
 
 
 async def test_a_stored_response_is_gone_on_from_with_all_that_led_to_it(page: Page, url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
-        chain: list[str] = []
-        for text in ("say first", "say second", "say third"):
-            body = {"model": "scripted", "input": text, "previous_response_id": chain[-1] if chain else None}
-            chain.append((await client.post("/v1/responses", json=body)).json()["id"])
+    chain = await chained(url, "say first", "say second", "say third")
     await page.goto(f"/#/responses/{chain[1]}")
     await page.get_by_role("link", name="Open in playground").click()
     await expect(turns(page)).to_have_count(2)
@@ -313,6 +309,64 @@ async def test_a_stored_response_is_gone_on_from_with_all_that_led_to_it(page: P
     await expect(await say(page, "tell items.2.content.0.text")).to_contain_text('"say second"')
     await page.reload()
     await expect(turns(page)).to_have_count(3)
+
+
+async def chained(url: str, *texts: str, after: str | None = None) -> list[str]:
+    """The ids of responses, each of which goes on from the one before it."""
+    chain: list[str] = []
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
+        for text in texts:
+            body = {"model": "scripted", "input": text, "previous_response_id": chain[-1] if chain else after}
+            stored = {"background": True, "stream": True}  # what fails at once is then stored too
+            answer = await client.post("/v1/responses", json={**body, **stored})
+            chain.append(re.findall(r'"id":"(resp_\w+)"', answer.text)[-1])
+    return chain
+
+
+async def kept(page: Page) -> Any:
+    """What the browser keeps of its conversations."""
+    return json.loads(await page.evaluate("localStorage.getItem('antiphon.chat')"))
+
+
+async def test_what_goes_on_from_a_turn_that_was_not_read_again_brings_its_own_input_alone(
+    page: Page, url: str
+) -> None:
+    await say(page, "say first")
+    await say(page, "say second")
+    head = (await kept(page))["head"]
+    await page.get_by_role("button", name="New").click()
+    await page.reload()
+    await expect(page.get_by_role("region", name="Conversations")).to_be_visible()
+    (made,) = await chained(url, "say third", after=head)
+    await page.goto(f"/#/playground/{made}")
+    await expect(turns(page)).to_have_count(3)
+    await expect(turns(page).last).not_to_contain_text("say second")
+    await turns(page).last.get_by_role("button", name="Again").click()
+    await expect(page.get_by_role("textbox", name="Message")).to_have_value("say third")
+
+
+async def test_what_goes_on_from_a_turn_without_output_brings_its_own_input_alone(page: Page, url: str) -> None:
+    chain = await chained(url, "say first", "fail", "say third")
+    await page.goto(f"/#/playground/{chain[-1]}")
+    await expect(turns(page)).to_have_count(3)
+    await expect(turns(page).nth(1)).to_contain_text("failed")
+    await turns(page).last.get_by_role("button", name="Again").click()
+    await expect(page.get_by_role("textbox", name="Message")).to_have_value("say third")
+
+
+async def test_a_response_that_was_left_before_it_was_read_does_not_take_the_view(page: Page, url: str) -> None:
+    first, left = await chained(url, "say first", "say left")
+    (wanted,) = await chained(url, "say wanted", after=first)
+    await page.route(f"**/v1/responses/{left}", lambda _: asyncio.sleep(0))
+    async with page.expect_request(f"**/v1/responses/{left}"):
+        await page.goto(f"/#/playground/{left}")
+    async with page.expect_event("requestfailed", lambda request: request.url.endswith(left)):
+        await page.goto(f"/#/playground/{wanted}")
+    await expect(turns(page)).to_have_count(2)
+    await expect(page).to_have_url(re.compile("#/playground$"))
+    known = await kept(page)
+    assert known["head"] == wanted
+    assert [turn["id"] for turn in known["turns"]] == [first, wanted]
 
 
 @pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")

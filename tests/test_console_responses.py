@@ -287,6 +287,23 @@ async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url:
     assert [one["status"] for one in listed] == ["cancelled"]
 
 
+async def test_one_is_followed_on_after_a_proxy_refused_to_ask(browser: Browser, url: str) -> None:
+    made = await create(url, input="stall", background=True)
+    context = await browser.new_context(base_url=url)
+    seen = watch(context, urlsplit(url).netloc, expected=("429 (Too Many Requests)",))
+    page = await context.new_page()
+    await page.goto(f"/#/responses/{made['id']}")
+    await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("stalling")
+    async with page.expect_response(lambda answer: answer.status == 429):
+        await page.route(f"**/v1/responses/{made['id']}?*", lambda route: route.fulfill(status=429))
+    await page.unroute_all()
+    async with httpx.AsyncClient(base_url=url) as client:
+        await client.post(f"/v1/responses/{made['id']}/cancel")
+    await expect(detail(page)).to_contain_text("cancelled")
+    await context.close()
+    assert seen == []
+
+
 async def test_a_stream_is_played_again(page: Page, url: str) -> None:
     made = await create(url, input="think hmm | pace 20 | say one two three", background=True, stream=True)
     await page.goto(f"/#/responses/{made['id']}")

@@ -7,6 +7,7 @@ import { Exchange } from "../lib/exchange.svelte";
 import { givenBack } from "../lib/items";
 import { read } from "../lib/json";
 import { keep, kept } from "../lib/kept";
+import { lastOf, pathOf } from "../responses/stored";
 import { contents, type Attached } from "./items";
 import type { Arrived } from "../lib/sse";
 
@@ -79,12 +80,12 @@ class Chat {
   }
 
   /** Takes a stored response over, with those that it goes on from, and goes on from it. */
-  async open(id: string): Promise<Turn> {
+  async open(id: string, signal: AbortSignal): Promise<Turn> {
     const chain: Turn[] = [];
     for (let next: string | null = id; next && !this.find(next) && chain.length < OPENED_MAX; next = chain[0]!.parent) {
       try {
-        const path = `/v1/responses/${encodeURIComponent(next)}`;
-        const [response, read] = await Promise.all([get<Folded>(path), get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${ITEMS_A_PAGE}`)]);
+        const path = pathOf(next);
+        const [response, read] = await Promise.all([get<Folded>(path, { signal }), get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${ITEMS_A_PAGE}`, { signal })]);
         const parent = response["previous_response_id"] as string | null;
         chain.unshift({ id: next, parent, title: "", asked: askedOf(response), given: 0, firstMs: null, perSecond: null, input: read.data, response, fault: "" });
       } catch (error) {
@@ -92,16 +93,19 @@ class Chat {
         break; // what came before is deleted
       }
     }
-    chain.forEach((turn, at) => {
+    for (const [at, turn] of chain.entries()) {
       const before = chain[at - 1] ?? this.find(turn.parent);
-      const left = before?.response?.output.at(-1)?.["id"];
+      const left = before?.response?.output.at(-1)?.["id"] ?? (await lastOf(turn.parent, signal));
       const own = left ? turn.input.findIndex((item) => item["id"] === left) : -1;
       turn.input = turn.input.slice(0, own < 0 ? undefined : own).reverse();
       Object.assign(turn, { given: turn.input.length, title: titleOf(turn.input), parent: before?.id ?? null });
-    });
-    this.turns = [...this.turns, ...chain];
+    }
+    signal.throwIfAborted();
+    this.turns = [...this.turns, ...chain.filter((turn) => !this.find(turn.id))];
+    const opened = this.find(id)!;
+    this.#makeRoom(opened);
     this.fork(id);
-    return this.find(id)!;
+    return opened;
   }
 
   /** Forgets a conversation, here: the server keeps its responses. */
@@ -153,13 +157,19 @@ class Chat {
     const turn: Turn = { ...asked, id: response.id, response, fault: faultOf(exchange), ...speedOf(exchange.events, response) };
     this.turns = [...this.turns.filter(({ id }) => id !== turn.id), turn]; // a page that was left may come back
     if (this.head === turn.parent) this.head = turn.id; // else the visitor looks at another branch
-    while (this.turns.length > TURNS_MAX || JSON.stringify(this.turns.map(bare)).length > KEPT_CHARS_MAX) {
-      const oldest = this.#rootOf(this.turns[0]!);
-      if (oldest === this.#rootOf(turn)) break;
-      this.forget(oldest);
-    }
+    this.#makeRoom(turn);
     this.#keep();
     if (isOngoing(response)) this.#read(turn); // stopped, or cut off: the server ends it
+  }
+
+  /** As much is kept as fits, with a turn's conversation: the oldest others go. */
+  #makeRoom(turn: Turn): void {
+    const root = this.#rootOf(turn);
+    while (this.turns.length > TURNS_MAX || JSON.stringify(this.turns.map(bare)).length > KEPT_CHARS_MAX) {
+      const oldest = this.turns.find((one) => this.#rootOf(one) !== root);
+      if (!oldest) break;
+      this.forget(this.#rootOf(oldest));
+    }
   }
 
   #rootOf(turn: Turn): string {
@@ -176,7 +186,7 @@ class Chat {
   }
 
   async #read(turn: Turn): Promise<void> {
-    const path = `/v1/responses/${encodeURIComponent(turn.id)}`;
+    const path = pathOf(turn.id);
     const limit = Math.min(turn.given, ITEMS_A_PAGE);
     try {
       const input = await get<{ data: Item[] }>(`${path}/input_items?order=desc&limit=${limit}`);

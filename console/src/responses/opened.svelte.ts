@@ -1,11 +1,13 @@
 // Opened: one stored response with the items of its input; asked for again while it is being made.
 import { ApiError, get, remove, type JsonObject } from "../lib/api";
 import type { Item } from "../lib/fold";
-import { isUnfinished, pathOf, type Page, type Stored } from "./stored";
+import { isUnfinished, lastOf, pathOf, type Page, type Stored } from "./stored";
 
 const ITEMS = 100;
 const RESULTS = "?include[]=web_search_call.results";
 const RENEW_EVERY_MS = 1_200;
+/** What ends that: it is gone, or not for this key. */
+const FINAL = [401, 403, 404];
 
 export class Opened {
   response: Stored | null = $state.raw(null);
@@ -33,7 +35,7 @@ export class Opened {
   async #begin(): Promise<void> {
     try {
       this.response = await this.#get<Stored>(pathOf(this.id) + RESULTS);
-      this.#boundary = await this.#lastOf(this.response.previous_response_id);
+      this.#boundary = await lastOf(this.response.previous_response_id, this.stop.signal);
       await this.loadItems();
     } catch (error) {
       if (!this.stop.signal.aborted) this.fault = (error as Error).message;
@@ -82,23 +84,11 @@ export class Opened {
     this.onput(response);
   }
 
-  /** The id of the last item that the response before it left; "" where that is not to be known. */
-  async #lastOf(previous: string | null): Promise<string> {
-    if (!previous) return "";
-    try {
-      const { output } = await this.#get<Stored>(pathOf(previous));
-      const last = output.at(-1) ?? (await this.#get<Page<Item>>(`${pathOf(previous)}/input_items?limit=1&order=desc`)).data[0];
-      return String(last?.["id"] ?? "");
-    } catch {
-      return "";
-    }
-  }
-
   #renewLater(): void {
     if (!this.response || !isUnfinished(this.response.status) || this.stop.signal.aborted) return;
     this.#renewing = setTimeout(async () => {
       const fault: unknown = document.hidden ? null : await this.renew().catch((error) => error);
-      if (fault instanceof ApiError && fault.status >= 400 && fault.status < 500) this.fault = fault.message;
+      if (fault instanceof ApiError && FINAL.includes(fault.status)) this.fault = fault.message;
       else this.#renewLater();
     }, RENEW_EVERY_MS);
   }

@@ -36,6 +36,19 @@ function outputText({ output, error }: Stored): string {
   return error?.message ?? (last ? brief(last) : "");
 }
 
+/** The id of the last item that a response left, which divides what it found from what the next one was given; "" where that
+ * is not to be known. */
+export async function lastOf(id: string | null, signal: AbortSignal): Promise<string> {
+  if (!id) return "";
+  try {
+    const { output } = await get<Stored>(pathOf(id), { signal });
+    const last = output.at(-1) ?? (await get<Page<Item>>(`${pathOf(id)}/input_items?limit=1&order=desc`, { signal })).data[0];
+    return String(last?.["id"] ?? "");
+  } catch {
+    return "";
+  }
+}
+
 /** The beginning of what came last into it: the input of its own request. */
 export async function inputText(id: string, signal: AbortSignal): Promise<string> {
   const { data } = await get<Page<Item>>(`${pathOf(id)}/input_items?limit=1&order=desc`, { signal });
