@@ -375,6 +375,25 @@ async def test_a_key_is_asked_for_once_kept_and_forgotten(browser: Browser, tmp_
     assert seen == []
 
 
+async def test_with_a_key_the_explorer_forgets_what_was_made_with_it(browser: Browser, tmp_path: Path) -> None:
+    guarded = changed(settings(tmp_path / "test.db"), auth={"keys": (StaticKey(key=KEY),)})
+    async with serve(guarded) as address:
+        context = await browser.new_context(base_url=address.removesuffix("/v1"))
+        page = await context.new_page()
+        await page.goto("/")
+        entry = page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True)
+        await entry.fill(KEY)
+        await page.keyboard.press("Enter")
+        await ask(page, "say hello")
+        await expect(answer(page).get_by_role("region", name="Body")).to_contain_text("completed")
+        await run_command(page, "GET /responses/{response_id}")
+        made = page.get_by_role("textbox", name="response_id")
+        await expect(made).to_have_value(re.compile("resp_"))
+        await page.get_by_role("button", name="Forget the API key").click()
+        await expect(made).to_have_value("")
+        await context.close()
+
+
 async def test_who_gives_no_key_is_not_asked_again_and_with_another_key_sees_what_is_of_that(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, FilePayload, Locator, Page, expect
 
+from antiphon.config import StaticKey
 from tests import test_console as console
 from tests.clients.programs import IN_CI
 from tests.conftest import WAIT_S, changed, serve
@@ -367,6 +369,62 @@ async def test_a_response_that_was_left_before_it_was_read_does_not_take_the_vie
     known = await kept(page)
     assert known["head"] == wanted
     assert [turn["id"] for turn in known["turns"]] == [first, wanted]
+
+
+@asynccontextmanager
+async def keyed(browser: Browser, database: Path) -> AsyncIterator[tuple[Page, list[str]]]:
+    """The playground of a server that wants a key, with the first of two projects' keys."""
+    keys = [StaticKey(key=console.KEY + project, project=project) for project in ("shop", "bank")]
+    async with serve(changed(console.settings(database), auth={"keys": tuple(keys)})) as address:
+        context = await browser.new_context(base_url=(url := address.removesuffix("/v1")))
+        seen = console.watch(context, urlsplit(url).netloc, ("401 (Unauthorized)",))
+        page = await context.new_page()
+        await page.goto("/#/playground")
+        await enter(page, keys[0].key)
+        yield page, [one.key for one in keys]
+        await context.close()
+        assert seen == []
+
+
+async def enter(page: Page, key: str) -> None:
+    await page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(key)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("combobox", name="Model")).to_have_value("scripted")
+
+
+async def test_the_next_key_begins_anew_after_one_was_forgotten_within_a_turn(browser: Browser, tmp_path: Path) -> None:
+    async with keyed(browser, tmp_path / "test.db") as (page, keys):
+        await say(page, "say of the shop")
+        await begin(page, "say more | stall")
+        await expect(turns(page).last).to_contain_text("stalling")
+        await page.get_by_role("textbox", name="Message").fill("not sent")
+        await page.get_by_role("button", name="Forget the API key").click()
+        await enter(page, keys[1])
+        await expect(turns(page)).to_have_count(0)
+        await expect(page.get_by_role("textbox", name="Message")).to_have_value("")
+        await expect(page.get_by_role("region", name="Conversations")).to_have_count(0)
+        await expect(await say(page, "tell items")).not_to_contain_text("shop")
+        await expect(turns(page)).to_have_count(1)
+        await page.reload()
+        await expect(turns(page).last).to_contain_text("tell items")
+        assert len((await kept(page))["turns"]) == 1
+
+
+async def test_a_key_that_is_forgotten_elsewhere_leaves_no_conversation_in_the_browser(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with keyed(browser, tmp_path / "test.db") as (page, keys):
+        await say(page, "say of the shop")
+        await page.get_by_role("textbox", name="Message").fill("not sent")
+        await page.goto("/#/keys")
+        await page.reload()
+        await page.get_by_role("button", name="Forget the API key").click()
+        await page.get_by_role("dialog", name="API key").get_by_role("button", name="Not now").click()
+        assert await page.evaluate("Object.keys(localStorage).filter(one => /chat|draft|key/.test(one))") == []
+        await page.get_by_role("link", name="Playground").click()
+        await enter(page, keys[1])
+        await expect(page.get_by_role("heading", name="Begin a conversation")).to_be_visible()
+        await expect(page.get_by_role("region", name="Conversations")).to_have_count(0)
 
 
 @pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")

@@ -1,10 +1,12 @@
 // Ids of what was made in this window, so that the next request need not be told them.
 import type { Json } from "../lib/api";
+import { session } from "../lib/session.svelte";
 import type { Operation } from "./catalogue";
 import { isObject } from "./schema";
 
 const FIELDS: Record<string, string> = { response: "response_id", conversation: "conversation_id", file: "file_id", upload: "upload_id" };
-const latest: Record<string, string> = {};
+let latest: Record<string, string> = {};
+session.leaving.push(() => (latest = {}));
 
 /** Takes notice of what an answer made, or of one thing that it listed. */
 export function notice(value: Json | undefined): void {

@@ -9,6 +9,8 @@ class Session {
   refusal = $state("");
   /** Grows when the visitor takes another key, or none: what is shown is not for them any more. */
   epoch = $state(0);
+  /** Called then, of what outlives a page. */
+  readonly leaving: (() => void)[] = [];
   health: Health = $state("unknown");
   version = $state("");
   #waiting: ((isGiven: boolean) => void)[] = [];
@@ -28,17 +30,25 @@ class Session {
 
   /** Asks because the visitor wants to give one. */
   async change(): Promise<void> {
-    if (await this.askForKey("")) this.epoch++;
+    if (await this.askForKey("")) this.#leave();
   }
 
   forget(): void {
     this.key = "";
-    this.epoch++;
     keep("key", null);
+    keep("draft", null);
+    this.#leave();
   }
 
   dismiss(): void {
     this.#answer(false);
+  }
+
+  /** What was asked for with the former key goes; of the playground too, which may not be loaded. */
+  #leave(): void {
+    this.epoch++;
+    keep("chat", null);
+    for (const leave of this.leaving) leave();
   }
 
   #answer(isGiven: boolean): void {

@@ -7,6 +7,7 @@ import { Exchange } from "../lib/exchange.svelte";
 import { givenBack } from "../lib/items";
 import { read } from "../lib/json";
 import { keep, kept } from "../lib/kept";
+import { session } from "../lib/session.svelte";
 import { lastOf, pathOf } from "../responses/stored";
 import { contents, type Attached } from "./items";
 import type { Arrived } from "../lib/sse";
@@ -41,6 +42,7 @@ class Chat {
     this.head = this.#recall();
     this.#readPath();
     addEventListener("storage", ({ key }) => key === STORED && this.#recall()); // another window changed it
+    session.leaving.push(() => this.#leave());
     addEventListener("pagehide", () => this.exchange?.folded && this.#take(this.asking!, this.exchange));
   }
 
@@ -138,6 +140,7 @@ class Chat {
     this.exchange = exchange;
     this.asking = turn;
     await exchange.run();
+    if (this.exchange !== exchange) return true; // its key was left meanwhile
     this.asking = this.exchange = null;
     if (exchange.folded) this.#take(turn, exchange);
     else if (exchange.phase !== "stopped") this.refusal = refusalOf(exchange);
@@ -170,6 +173,17 @@ class Chat {
       if (!oldest) break;
       this.forget(this.#rootOf(oldest));
     }
+  }
+
+  /** Nothing stays that was asked for with a key that was left; what is being written does for who enters one. */
+  #leave(): void {
+    this.exchange?.stop();
+    this.exchange = this.asking = this.head = this.refusal = null;
+    this.turns = [];
+    this.answers = {};
+    if (session.key) return;
+    this.draft = "";
+    this.attached = [];
   }
 
   #rootOf(turn: Turn): string {
