@@ -295,9 +295,9 @@ async def test_a_call_of_an_mcp_server_is_approved_or_denied(
     await page.reload()
     await expect(turns(page).last).to_contain_text(said)
     await turns(page).last.get_by_role("link", name="Open").click()
-    await expect(page.get_by_role("region", name="Input")).to_contain_text(said.lower())
+    await expect(page.get_by_role("region", name="Input", exact=True)).to_contain_text(said.lower())
     if button == "Approve":
-        await expect(page.get_by_role("region", name="Output")).to_contain_text(re.compile(r"Output\s*3"))
+        await expect(page.get_by_role("region", name="Output", exact=True)).to_contain_text(re.compile(r"Output\s*3"))
 
 
 async def test_a_stored_response_is_gone_on_from_with_all_that_led_to_it(page: Page, url: str) -> None:
