@@ -22,6 +22,8 @@ from playwright.async_api import (
     Locator,
     Page,
     Request,
+    Response,
+    Route,
     WebError,
     async_playwright,
     expect,
@@ -373,6 +375,35 @@ async def test_a_key_is_asked_for_once_kept_and_forgotten(browser: Browser, tmp_
         assert await page.evaluate("localStorage.getItem('antiphon.key')") is None
         await context.close()
     assert seen == []
+
+
+async def test_what_is_refused_late_is_asked_for_again_with_the_key_that_was_entered_meanwhile(
+    browser: Browser, tmp_path: Path
+) -> None:
+    guarded = changed(settings(tmp_path / "test.db"), auth={"keys": (StaticKey(key=KEY),)})
+    entered = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await entered.wait()
+        await route.continue_()
+
+    def is_late(response: Response) -> bool:
+        return response.url.endswith("/v1/models") and response.status == 401
+
+    async with serve(guarded) as address:
+        context = await browser.new_context(base_url=address.removesuffix("/v1"))
+        page = await context.new_page()
+        await page.route("**/v1/models", late)
+        await page.goto("/#/responses")
+        entry = page.get_by_role("dialog", name="API key")
+        await entry.get_by_label("Key", exact=True).fill(KEY)
+        await page.keyboard.press("Enter")
+        await expect(entry).to_have_count(0)
+        async with page.expect_response(is_late) as refused:
+            entered.set()
+        await (await refused.value).finished()
+        await page.get_by_role("button", name="Forget the API key").click()  # no dialog is in the way
+        await context.close()
 
 
 async def test_with_a_key_the_explorer_forgets_what_was_made_with_it(browser: Browser, tmp_path: Path) -> None:

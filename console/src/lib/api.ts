@@ -25,10 +25,12 @@ export class ApiError extends Error {
 /** The answer, whatever its status. A 401 asks the visitor for a key, and then the server once more. Throws ApiError. */
 export async function ask(path: string, asked: Asked = {}): Promise<Response> {
   for (;;) {
+    const key = session.key;
     const response = await fetch(path, init(asked)).catch((error: Error) => {
       throw asked.signal?.aborted ? error : new ApiError("The server is not reached.", 0);
     });
     if (response.status !== 401) return response;
+    if (session.key !== key) continue; // another was entered meanwhile
     const refusal = session.key ? "The server does not take this key." : "";
     if (!(await session.askForKey(refusal))) return response;
   }
