@@ -248,6 +248,12 @@ def body(page: Page) -> Locator:
     return page.get_by_role("textbox", name="Body, as JSON")
 
 
+async def write(page: Page, text: str) -> None:
+    """Once the models are there, of which one may be put into the body."""
+    await expect(page.get_by_role("combobox", name="Model")).to_be_visible()
+    await body(page).fill(text)
+
+
 def answer(page: Page) -> Locator:
     return page.get_by_role("region", name="Answer", exact=True)
 
@@ -274,7 +280,7 @@ async def test_every_surface_of_the_manifest_is_shown(page: Page) -> None:
     ],
 )
 async def test_a_mistake_in_the_body_is_named_while_it_is_typed(page: Page, typed: str, said: str) -> None:
-    await body(page).fill(typed)
+    await write(page, typed)
     await expect(page.locator(".faults")).to_contain_text(said)
 
 
@@ -309,7 +315,7 @@ async def test_an_answer_stands_below_the_request_that_it_is_of(page: Page) -> N
 
 
 async def ask(page: Page, text: str, **more: object) -> None:
-    await body(page).fill(json.dumps({"model": "scripted", "input": text, **more}, indent=2))
+    await write(page, json.dumps({"model": "scripted", "input": text, **more}, indent=2))
     await page.get_by_role("button", name="Test request").click()
 
 

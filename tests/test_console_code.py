@@ -15,7 +15,7 @@ from playwright.async_api import Page, expect
 from tests.clients.programs import HERE as CLIENTS
 from tests.clients.programs import IN_CI, NODE
 from tests.conftest import WAIT_S
-from tests.test_console import ROOT, answer, ask, body, run_command
+from tests.test_console import ROOT, answer, ask, run_command, write
 from tests.test_console import browser as browser  # fixtures
 from tests.test_console import page as page
 from tests.test_console import url as url
@@ -64,7 +64,7 @@ async def code(page: Page, language: str) -> str:
 
 
 async def test_as_a_task_of_conductor_it_fits_the_schema_and_is_served_whole(page: Page) -> None:
-    await body(page).fill(json.dumps({"model": "scripted", "input": "say hello", "stream": True, "stream_options": {}}))
+    await write(page, json.dumps({"model": "scripted", "input": "say hello", "stream": True, "stream_options": {}}))
     written = json.loads(await code(page, "Conductor"))
     jsonschema_rs.validate(HTTP_TASK, written)
     request = written["inputParameters"]["http_request"]
@@ -89,7 +89,7 @@ async def test_as_a_program_it_runs(page: Page, language: str) -> None:
     if language == "JavaScript" and not (IN_CI or (CLIENTS / "node_modules" / ".done").exists()):
         pytest.skip("`make clients` sets up what this needs")
     text = 'say it\'s "so" $HOME `id` back\\slash \\n é 漢字 😀 ${x} %s !! {{y}}'
-    await body(page).fill(json.dumps({"model": "scripted", "input": text, "top_k": 3, "metadata": {"a": "b"}}))
+    await write(page, json.dumps({"model": "scripted", "input": text, "top_k": 3, "metadata": {"a": "b"}}))
     start, folder = PROGRAMS[language]
     program = await asyncio.create_subprocess_exec(
         *(*start, await code(page, language)),
