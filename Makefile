@@ -18,7 +18,7 @@ help:
 	@echo '                  a PostgreSQL of its own; STORE=sqlite; STORE=postgresql; ARGS="--seed 7")'
 	@echo 'make bench        compare with nginx as a plain relay         (ARGS=--help lists what it takes)'
 	@echo 'make format       format and mend what ruff can; make lint: ruff, mypy, the import contracts'
-	@echo 'make docs         write docs/compatibility.md anew from docs/compatibility.toml'
+	@echo 'make docs         write docs/compatibility.md and docs/settings.md anew'
 	@echo 'make console      build the web page anew from console/'
 	@echo 'make constraints  pin the dependencies anew                    (ARGS=--upgrade for newer ones)'
 	@echo 'make clients      set up the JavaScript that the tests drive; make test does it too'
