@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -190,17 +191,23 @@ def watch(context: BrowserContext, host: str, expected: tuple[str, ...] = ()) ->
     return seen
 
 
+@asynccontextmanager
+async def tab(browser: Browser, url: str, *expected: str) -> AsyncIterator[Page]:
+    """A tab in which nothing is open, of a browser that has kept nothing. What it says of the expected is no error."""
+    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+    seen = watch(context, urlsplit(url).netloc, expected)
+    context.set_default_timeout(WAIT_S * 1000)
+    yield await context.new_page()
+    await context.close()
+    assert seen == []
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, url: str) -> AsyncIterator[Page]:
     """The console, just opened."""
-    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
-    seen = watch(context, urlsplit(url).netloc)
-    context.set_default_timeout(WAIT_S * 1000)
-    opened = await context.new_page()
-    await opened.goto("/")
-    yield opened
-    await context.close()
-    assert seen == []
+    async with tab(browser, url) as opened:
+        await opened.goto("/")
+        yield opened
 
 
 async def test_the_page_opens_and_says_that_the_server_is_up(page: Page) -> None:

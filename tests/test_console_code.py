@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.clients.programs import HERE as CLIENTS
-from tests.clients.programs import IN_CI, NODE
+from tests.clients.programs import NODE, needs_curl, needs_modules
 from tests.conftest import WAIT_S
 from tests.test_console import ROOT, answer, ask, run_command, write
 from tests.test_console import browser as browser  # fixtures
@@ -81,13 +80,12 @@ PROGRAMS = {
     "JavaScript": ((str(NODE), "--input-type=module", "-e"), CLIENTS),
     "curl": (("sh", "-c"), ROOT),
 }
-needs_curl = pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")
 
 
-@pytest.mark.parametrize("language", ["Python", "JavaScript", pytest.param("curl", marks=needs_curl)])
+@pytest.mark.parametrize(
+    "language", ["Python", pytest.param("JavaScript", marks=needs_modules), pytest.param("curl", marks=needs_curl)]
+)
 async def test_as_a_program_it_runs(page: Page, language: str) -> None:
-    if language == "JavaScript" and not (IN_CI or (CLIENTS / "node_modules" / ".done").exists()):
-        pytest.skip("`make clients` sets up what this needs")
     text = 'say it\'s "so" $HOME `id` back\\slash \\n é 漢字 😀 ${x} %s !! {{y}}'
     await write(page, json.dumps({"model": "scripted", "input": text, "top_k": 3, "metadata": {"a": "b"}}))
     start, folder = PROGRAMS[language]

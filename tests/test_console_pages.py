@@ -8,10 +8,8 @@ import struct
 import time
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -23,8 +21,8 @@ from antiphon import stores
 from antiphon.config import ChatUpstream, Settings
 from antiphon.core.rollups import Rollup, Tally, class_of
 from antiphon.wire.conversation import Conversation
-from tests.conftest import WAIT_S, changed, serve
-from tests.test_console import MODULES, browser, needs_modules, settings, violations, watch
+from tests.conftest import changed, serve
+from tests.test_console import MODULES, browser, needs_modules, settings, tab, violations
 
 __all__ = ["browser"]
 
@@ -77,17 +75,6 @@ def happened(minute: int) -> list[Rollup]:
         Rollup(minute=minute, process="p", project="default", model="small", tally=small),
         Rollup(minute=minute, process="p", project="", model="", tally=Tally(running_max=5, waiting_max=2)),
     ]
-
-
-@asynccontextmanager
-async def tab(browser: Browser, url: str, *expected: str) -> AsyncIterator[Page]:
-    """A tab in which nothing is open; what the browser says of what is expected is no error."""
-    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
-    seen = watch(context, urlsplit(url).netloc, expected)
-    context.set_default_timeout(WAIT_S * 1000)
-    yield await context.new_page()
-    await context.close()
-    assert seen == []
 
 
 @pytest_asyncio.fixture(loop_scope="module")

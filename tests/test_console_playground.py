@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from playwright.async_api import Browser, FilePayload, Locator, Page, expect
 
 from antiphon.config import StaticKey
 from tests import test_console as console
-from tests.clients.programs import IN_CI
+from tests.clients.programs import needs_curl
 from tests.conftest import WAIT_S, changed, serve
 from tests.mcpserver import Remote
 
@@ -48,15 +47,10 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
 @asynccontextmanager
 async def visiting(browser: Browser, url: str, *expected: str) -> AsyncIterator[Page]:
     """The playground, just opened, in a browser that has kept nothing."""
-    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
-    seen = console.watch(context, urlsplit(url).netloc, expected)
-    context.set_default_timeout(WAIT_S * 1000)
-    opened = await context.new_page()
-    await opened.goto("/#/playground")
-    await expect(opened.get_by_role("combobox", name="Model")).to_have_value("scripted")
-    yield opened
-    await context.close()
-    assert seen == []
+    async with console.tab(browser, url, *expected) as opened:
+        await opened.goto("/#/playground")
+        await expect(opened.get_by_role("combobox", name="Model")).to_have_value("scripted")
+        yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -427,7 +421,7 @@ async def test_a_key_that_is_forgotten_elsewhere_leaves_no_conversation_in_the_b
         await expect(page.get_by_role("region", name="Conversations")).to_have_count(0)
 
 
-@pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")
+@needs_curl
 async def test_a_turn_as_code_runs(page: Page) -> None:
     await say(page, "say first")
     turn = await say(page, "tell items.0.content.0.text")

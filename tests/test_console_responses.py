@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import apsw
 import httpx
@@ -22,7 +21,7 @@ from antiphon.wire.events import ResponseCompleted
 from antiphon.wire.items import InputText, Message, OutputText
 from antiphon.wire.response import Response, Usage
 from tests.conftest import WAIT_S, changed, serve
-from tests.test_console import MODULES, needs_modules, settings, violations, watch
+from tests.test_console import MODULES, needs_modules, settings, tab, violations
 from tests.test_console import browser as browser  # a fixture
 from tests.test_store_runs import NOW, SOON, B, begun, claimed, deltas, ended
 
@@ -66,13 +65,8 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, url: str) -> AsyncIterator[Page]:
-    context = await browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
-    seen = watch(context, urlsplit(url).netloc)
-    context.set_default_timeout(WAIT_S * 1000)
-    opened = await context.new_page()
-    yield opened
-    await context.close()
-    assert seen == []
+    async with tab(browser, url) as opened:
+        yield opened
 
 
 async def create(url: str, **body: object) -> dict[str, Any]:
@@ -247,19 +241,15 @@ async def test_one_is_deleted_once_that_is_confirmed_and_what_is_new_comes_by_it
 
 async def test_what_somebody_else_has_deleted_meanwhile_is_as_good_as_deleted(browser: Browser, url: str) -> None:
     made = await create(url, input="say goodbye")
-    context = await browser.new_context(base_url=url)
-    seen = watch(context, urlsplit(url).netloc, expected=("404 (Not Found)",))
-    page = await context.new_page()
-    await page.goto(f"/#/responses/{made['id']}")
-    await expect(detail(page)).to_contain_text("goodbye")
-    async with httpx.AsyncClient(base_url=url) as client:
-        await client.delete(f"/v1/responses/{made['id']}")
-    await detail(page).get_by_role("button", name="Delete", exact=True).click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
-    await expect(page.get_by_text("The response is deleted.")).to_be_visible()
-    await expect(detail(page)).to_be_hidden()
-    await context.close()
-    assert seen == []
+    async with tab(browser, url, "404 (Not Found)") as page:
+        await page.goto(f"/#/responses/{made['id']}")
+        await expect(detail(page)).to_contain_text("goodbye")
+        async with httpx.AsyncClient(base_url=url) as client:
+            await client.delete(f"/v1/responses/{made['id']}")
+        await detail(page).get_by_role("button", name="Delete", exact=True).click()
+        await page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
+        await expect(page.get_by_text("The response is deleted.")).to_be_visible()
+        await expect(detail(page)).to_be_hidden()
 
 
 async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url: str) -> None:
@@ -289,19 +279,15 @@ async def test_one_that_is_being_made_is_followed_and_cancelled(page: Page, url:
 
 async def test_one_is_followed_on_after_a_proxy_refused_to_ask(browser: Browser, url: str) -> None:
     made = await create(url, input="stall", background=True)
-    context = await browser.new_context(base_url=url)
-    seen = watch(context, urlsplit(url).netloc, expected=("429 (Too Many Requests)",))
-    page = await context.new_page()
-    await page.goto(f"/#/responses/{made['id']}")
-    await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("stalling")
-    async with page.expect_response(lambda answer: answer.status == 429):
-        await page.route(f"**/v1/responses/{made['id']}?*", lambda route: route.fulfill(status=429))
-    await page.unroute_all()
-    async with httpx.AsyncClient(base_url=url) as client:
-        await client.post(f"/v1/responses/{made['id']}/cancel")
-    await expect(detail(page)).to_contain_text("cancelled")
-    await context.close()
-    assert seen == []
+    async with tab(browser, url, "429 (Too Many Requests)") as page:
+        await page.goto(f"/#/responses/{made['id']}")
+        await expect(detail(page).get_by_role("region", name="Output")).to_contain_text("stalling")
+        async with page.expect_response(lambda answer: answer.status == 429):
+            await page.route(f"**/v1/responses/{made['id']}?*", lambda route: route.fulfill(status=429))
+        await page.unroute_all()
+        async with httpx.AsyncClient(base_url=url) as client:
+            await client.post(f"/v1/responses/{made['id']}/cancel")
+        await expect(detail(page)).to_contain_text("cancelled")
 
 
 async def test_a_stream_is_played_again(page: Page, url: str) -> None:

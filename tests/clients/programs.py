@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ IN_CI = "CI" in os.environ
 needs_modules = pytest.mark.skipif(
     not (IN_CI or (MODULES / ".done").exists()), reason="`make clients` sets up what this needs"
 )
+needs_curl = pytest.mark.skipif(not (IN_CI or shutil.which("curl")), reason="curl is not installed")
 
 
 class Ended(NamedTuple):
